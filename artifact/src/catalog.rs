@@ -1,0 +1,197 @@
+//! The models in a cache folder, read from its plain view: what the agent rebuilds its index from,
+//! and what a runtime without an agent serves.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::agent_api::{ModelBlob, ModelEntry};
+use crate::dialect::{self, Role};
+use crate::digest::{Algorithm, Digest};
+use crate::layout::{CacheLayout, MANIFEST_FILE};
+use crate::manifest::{Descriptor, InvalidManifest, MAX_MANIFEST_BYTES, Manifest};
+use crate::reference::Reference;
+
+/// Deepest folder below `views/plain` that is looked at: a host, the segments of a name, a tag.
+const MAX_DEPTH: usize = 132;
+
+/// Why the models of a cache could not be listed, or one of them could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogFault {
+    /// A file or folder of the cache could not be read.
+    #[error("{path} cannot be read")]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A manifest in the cache is damaged.
+    #[error("{path} is not a manifest")]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: InvalidManifest,
+    },
+    /// A name in the plain view does not lead to a blob of this cache.
+    #[error("{path} does not link to a blob of this cache")]
+    ForeignLink {
+        /// The link.
+        path: PathBuf,
+    },
+}
+
+/// Every model of the cache, by name. A model whose files are damaged or gone is left out and
+/// told to `report`; the others are still listed.
+///
+/// # Errors
+/// [`CatalogFault::Read`] when the plain view itself cannot be read. A cache without one is empty.
+pub fn list(
+    layout: &CacheLayout,
+    mut report: impl FnMut(CatalogFault),
+) -> Result<Vec<ModelEntry>, CatalogFault> {
+    let mut models = Vec::new();
+    let mut pending = vec![(layout.plain_view(), 0)];
+    while let Some((folder, depth)) = pending.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(read_fault(&folder, source)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|source| read_fault(&folder, source))?;
+            let kind = entry.file_type().map_err(|source| read_fault(&entry.path(), source))?;
+            if kind.is_dir() && depth < MAX_DEPTH {
+                pending.push((entry.path(), depth + 1));
+            } else if kind.is_symlink() && entry.file_name() == MANIFEST_FILE {
+                match read(layout, &folder) {
+                    Ok(Some(model)) => models.push(model),
+                    Ok(None) => {}
+                    Err(fault) => report(fault),
+                }
+            }
+        }
+    }
+    models.sort_by(|a, b| a.reference.cmp(&b.reference));
+    Ok(models)
+}
+
+/// The model that the plain view shows under `reference`, or nothing.
+///
+/// # Errors
+/// [`CatalogFault`] when it is there but cannot be read.
+pub fn find(layout: &CacheLayout, reference: &Reference) -> Result<Option<ModelEntry>, CatalogFault> {
+    read(layout, &layout.plain_view_of(reference))
+}
+
+/// Reads the model whose plain view is `folder`. Nothing when it has no manifest, when a blob of
+/// it is missing, or when the folder's path is no reference.
+fn read(layout: &CacheLayout, folder: &Path) -> Result<Option<ModelEntry>, CatalogFault> {
+    let Some(reference) = reference_of(layout, folder) else {
+        return Ok(None);
+    };
+    let link = folder.join(MANIFEST_FILE);
+    let Some(digest) = linked_digest(&link)? else {
+        return Ok(None);
+    };
+    let path = layout.blob(&digest);
+    let metadata = match fs::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(read_fault(&path, source)),
+    };
+    if metadata.len() > MAX_MANIFEST_BYTES as u64 {
+        return Err(CatalogFault::ForeignLink { path: link });
+    }
+    let raw = fs::read(&path).map_err(|source| read_fault(&path, source))?;
+    let manifest = Manifest::parse(raw, None).map_err(|source| CatalogFault::Manifest {
+        path: path.clone(),
+        source,
+    })?;
+    let blobs = blobs_of(&manifest);
+    if !blobs.iter().all(|blob| layout.blob(&blob.digest).is_file()) {
+        return Ok(None);
+    }
+    let pulled_at = fs::symlink_metadata(&link)
+        .and_then(|link| link.modified())
+        .map_err(|source| read_fault(&link, source))?;
+    Ok(Some(ModelEntry {
+        reference,
+        digest,
+        size: blobs.iter().map(|blob| blob.size).sum(),
+        pulled_at: timestamp(pulled_at),
+        last_used: None,
+        pinned: false,
+        blobs,
+    }))
+}
+
+/// Config and layers of a model's manifest, each with its role.
+#[must_use]
+pub fn blobs_of(manifest: &Manifest) -> Vec<ModelBlob> {
+    let config = manifest.config().map(|config| model_blob(config, Role::Config));
+    let layers = manifest
+        .layers()
+        .iter()
+        .map(|layer| model_blob(layer, dialect::role_of(layer)));
+    config.into_iter().chain(layers).collect()
+}
+
+fn model_blob(descriptor: &Descriptor, role: Role) -> ModelBlob {
+    ModelBlob {
+        digest: descriptor.digest,
+        size: descriptor.size,
+        role,
+        media_type: descriptor.media_type.clone(),
+        file_name: dialect::file_name_of(descriptor).map(str::to_owned),
+    }
+}
+
+/// `views/plain/<host>/<repository>/<tag>` read back as a reference.
+fn reference_of(layout: &CacheLayout, folder: &Path) -> Option<Reference> {
+    let below = folder.strip_prefix(layout.plain_view()).ok()?;
+    let parts: Vec<&str> = below.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
+    let (name, view_name) = (parts.split_last()?.1.join("/"), parts.last()?);
+    let pinned = Algorithm::ALL.iter().find_map(|algorithm| {
+        let hex = view_name.strip_prefix(algorithm.as_str())?.strip_prefix('-')?;
+        Digest::from_hex(*algorithm, hex).ok()
+    });
+    let text = match pinned {
+        Some(digest) => format!("{name}@{digest}"),
+        None => format!("{name}:{view_name}"),
+    };
+    Reference::parse(&text).ok()
+}
+
+/// The digest a link into `blobs/` names, read from its target without following it.
+fn linked_digest(link: &Path) -> Result<Option<Digest>, CatalogFault> {
+    let target = match fs::read_link(link) {
+        Ok(target) => target,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(read_fault(link, source)),
+    };
+    let mut parts = target.iter().rev().map(|part| part.to_str());
+    let digest = parts.next().flatten().zip(parts.next().flatten()).and_then(|(hex, algorithm)| {
+        Digest::from_hex(algorithm.parse().ok()?, hex).ok()
+    });
+    digest.map(Some).ok_or_else(|| CatalogFault::ForeignLink {
+        path: link.to_owned(),
+    })
+}
+
+fn read_fault(path: &Path, source: io::Error) -> CatalogFault {
+    CatalogFault::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// A point in time as RFC 3339, in UTC, to the microsecond: what Python's `fromisoformat` reads.
+#[must_use]
+pub fn timestamp(time: std::time::SystemTime) -> String {
+    jiff::Timestamp::try_from(time)
+        .map_or_else(|_| jiff::Timestamp::UNIX_EPOCH.to_string(), |stamp| format!("{stamp:.6}"))
+}

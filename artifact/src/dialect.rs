@@ -1,0 +1,166 @@
+//! The three dialects of a model's manifest: reading what each layer is, and writing.
+//!
+//! Sources: CNCF ModelPack model-spec `config.md` and `manifest.md`; Ollama `server/layer.go`;
+//! Docker model-spec `spec.md`. The GGUF blob is the same in all of them: only the small manifest
+//! and its config differ.
+
+mod write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{Descriptor, Manifest};
+use crate::media_type::{docker_model, modelpack, ollama};
+
+pub use write::{Document, ModelFacts, ollama_manifest, modelpack_manifest};
+
+/// Who wrote a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// CNCF ModelPack, what Hayloft writes by default.
+    ModelPack,
+    /// Ollama.
+    Ollama,
+    /// Docker Model Runner.
+    Docker,
+    /// None of the three: a container image, a chart, anything.
+    Other,
+}
+
+/// What a blob is to its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The manifest's config.
+    Config,
+    /// Weights in GGUF.
+    Model,
+    /// Vision projector.
+    Projector,
+    /// LoRA adapter.
+    Adapter,
+    /// Modelfile.
+    Modelfile,
+    /// Go template text, Ollama's.
+    Template,
+    /// Jinja chat template.
+    ChatTemplate,
+    /// System prompt.
+    System,
+    /// Parameters as a JSON object.
+    Params,
+    /// Example messages as a JSON array.
+    Messages,
+    /// License text.
+    License,
+    /// Anything else.
+    Other,
+}
+
+impl Dialect {
+    /// Who wrote this manifest, told from its artifact type and its config's media type.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Self {
+        let Some(config) = manifest.config() else {
+            return Self::Other;
+        };
+        let is_ollama = |layer: &Descriptor| layer.media_type.starts_with("application/vnd.ollama.image.");
+        match config.media_type.as_str() {
+            modelpack::CONFIG => Self::ModelPack,
+            docker_model::CONFIG_V01 | docker_model::CONFIG_V02 => Self::Docker,
+            _ if manifest.artifact_type() == Some(modelpack::ARTIFACT) => Self::ModelPack,
+            _ if manifest.layers().iter().any(is_ollama) => Self::Ollama,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What a layer is to its model, told from its media type and, where that is general, its file name.
+#[must_use]
+pub fn role_of(layer: &Descriptor) -> Role {
+    match layer.media_type.as_str() {
+        ollama::MODEL | docker_model::GGUF | modelpack::WEIGHT_GGUF => Role::Model,
+        ollama::PROJECTOR | docker_model::MMPROJ | docker_model::MMPROJ_SPEC => Role::Projector,
+        ollama::ADAPTER | docker_model::LORA => Role::Adapter,
+        ollama::TEMPLATE | ollama::PROMPT => Role::Template,
+        docker_model::TEMPLATE => Role::ChatTemplate,
+        ollama::SYSTEM => Role::System,
+        ollama::PARAMS => Role::Params,
+        ollama::MESSAGES => Role::Messages,
+        ollama::LICENSE | docker_model::LICENSE => Role::License,
+        modelpack::WEIGHT_RAW => role_of_weight(file_name_of(layer)),
+        modelpack::WEIGHT_CONFIG_RAW if file_name_of(layer) == Some("Modelfile") => Role::Modelfile,
+        modelpack::DOC_RAW if file_name_of(layer).is_some_and(|name| name.to_ascii_uppercase().starts_with("LICENSE")) => {
+            Role::License
+        }
+        _ => Role::Other,
+    }
+}
+
+/// The file name a layer was packed under, if an annotation says and it is a bare name.
+#[must_use]
+pub fn file_name_of(layer: &Descriptor) -> Option<&str> {
+    let keys = [modelpack::FILEPATH, "org.cnai.model.filepath", "org.opencontainers.image.title"];
+    let path = keys.iter().find_map(|key| layer.annotations.get(*key))?;
+    let name = path.rsplit('/').next()?;
+    let is_plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['\0', '\\']);
+    is_plain.then_some(name)
+}
+
+fn role_of_weight(file_name: Option<&str>) -> Role {
+    let Some(name) = file_name else {
+        return Role::Model;
+    };
+    let name = name.to_ascii_lowercase();
+    if !name.ends_with(".gguf") {
+        return Role::Other;
+    }
+    if name.contains("mmproj") {
+        Role::Projector
+    } else if name.contains("lora") || name.contains("adapter") {
+        Role::Adapter
+    } else {
+        Role::Model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::dialect::{Role, role_of};
+    use crate::digest::Digest;
+    use crate::manifest::Descriptor;
+    use crate::media_type::{docker_model, modelpack, ollama};
+
+    fn layer(media_type: &str, file_path: Option<&str>) -> Descriptor {
+        let annotations: BTreeMap<_, _> = file_path
+            .map(|path| (modelpack::FILEPATH.to_owned(), path.to_owned()))
+            .into_iter()
+            .collect();
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest: Digest::sha256(b""),
+            size: 0,
+            artifact_type: None,
+            annotations,
+            is_foreign: false,
+        }
+    }
+
+    #[test]
+    fn every_dialect_names_the_weights() {
+        for (media_type, path) in [
+            (ollama::MODEL, None),
+            (docker_model::GGUF, None),
+            (modelpack::WEIGHT_RAW, Some("dir/model.gguf")),
+            (modelpack::WEIGHT_RAW, None),
+        ] {
+            assert_eq!(role_of(&layer(media_type, path)), Role::Model, "{media_type}");
+        }
+        let projector = layer(modelpack::WEIGHT_RAW, Some("mmproj-f16.gguf"));
+        assert_eq!(role_of(&projector), Role::Projector);
+        let tokenizer = layer(modelpack::WEIGHT_RAW, Some("tokenizer.json"));
+        assert_eq!(role_of(&tokenizer), Role::Other);
+    }
+}

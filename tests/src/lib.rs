@@ -1,0 +1,49 @@
+//! The end-to-end harness: the real binary in real processes, on random ports, in folders of its own.
+//!
+//! [`Server`] runs one role (or `serve`, all of them), [`hayloft`] runs a verb to its end,
+//! [`upstream`] is an origin with faults on demand, [`fixture`] finds the bundled model.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a harness: a failure to set up is a failed test"
+)]
+
+mod command;
+mod server;
+pub mod upstream;
+
+pub use command::{Finished, fixture, hayloft, hayloft_command, project_root, run};
+pub use server::{Builder, Server};
+
+/// A folder of its own for one test, removed when dropped.
+#[must_use]
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("hayloft-test-")
+        .tempdir()
+        .expect("a temporary folder can be made")
+}
+
+/// Waits until `ready` gives something, asking again every 20 milliseconds, for at most `seconds`.
+///
+/// # Panics
+/// When the time is over: the message names what was waited for.
+pub async fn eventually<T, F, Fut>(what: &str, seconds: u64, mut ready: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: std::future::Future<Output = Option<T>>,
+{
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    loop {
+        if let Some(value) = ready().await {
+            return value;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "waited {seconds} seconds in vain: {what}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

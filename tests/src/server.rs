@@ -1,0 +1,238 @@
+//! A role of the real binary in a process of its own.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Stdio};
+
+use crate::command::hayloft_command;
+
+/// How to start a [`Server`].
+#[derive(Debug)]
+pub struct Builder {
+    role: String,
+    data: Option<PathBuf>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// The data folder, so that it outlives the server; a temporary one otherwise.
+    #[must_use]
+    pub fn data(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
+        self
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// One more variable of the environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until every role listens.
+    ///
+    /// # Panics
+    /// When it ends before that; the message carries its log.
+    #[must_use]
+    pub fn start(self) -> Server {
+        let temporary = crate::scratch();
+        let data = self.data.unwrap_or_else(|| temporary.path().join("data"));
+        let log = temporary.path().join("log");
+        let roles: &[&str] = match self.role.as_str() {
+            "serve" => &["registry", "agent", "runtime"],
+            _ => std::slice::from_ref(ROLES.iter().find(|role| **role == self.role).expect("a known role")),
+        };
+        let mut command = hayloft_command([self.role.as_str(), "--data"]);
+        command.arg(&data);
+        if self.role == "serve" {
+            for role in roles {
+                command.args([&format!("--{role}-listen"), "127.0.0.1:0"]);
+            }
+        } else {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command.args(&self.arguments).envs(self.environment);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).expect("the log can be made"))
+            .spawn()
+            .expect("the hayloft binary starts");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let (addresses, stdout) = read_addresses(stdout, roles, &log);
+        // Read on, so that the server never blocks on a full pipe.
+        std::thread::spawn(move || std::io::copy(&mut { stdout }, &mut std::io::sink()));
+        Server {
+            child,
+            addresses,
+            data,
+            log,
+            _temporary: temporary,
+        }
+    }
+}
+
+const ROLES: [&str; 3] = ["registry", "agent", "runtime"];
+
+/// Reads `hayloft ROLE listening on http://ADDRESS` until every role has said so.
+fn read_addresses(
+    mut stdout: BufReader<ChildStdout>,
+    roles: &[&str],
+    log: &Path,
+) -> (HashMap<String, String>, BufReader<ChildStdout>) {
+    let mut addresses = HashMap::new();
+    while addresses.len() < roles.len() {
+        let mut line = String::new();
+        let read = stdout.read_line(&mut line).expect("stdout can be read");
+        if read == 0 {
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            panic!("hayloft ended before it listened; its log:\n{log}");
+        }
+        let Some((role, address)) = line
+            .trim()
+            .strip_prefix("hayloft ")
+            .and_then(|rest| rest.split_once(" listening on http://"))
+        else {
+            continue;
+        };
+        addresses.insert(role.to_owned(), address.to_owned());
+    }
+    (addresses, stdout)
+}
+
+/// A running role. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    addresses: HashMap<String, String>,
+    data: PathBuf,
+    log: PathBuf,
+    _temporary: tempfile::TempDir,
+}
+
+impl Server {
+    /// `hayloft registry`.
+    #[must_use]
+    pub fn registry() -> Builder {
+        Self::role("registry")
+    }
+
+    /// `hayloft agent`.
+    #[must_use]
+    pub fn agent() -> Builder {
+        Self::role("agent")
+    }
+
+    /// `hayloft runtime`.
+    #[must_use]
+    pub fn runtime() -> Builder {
+        Self::role("runtime")
+    }
+
+    /// `hayloft serve`: all three.
+    #[must_use]
+    pub fn all() -> Builder {
+        Self::role("serve")
+    }
+
+    fn role(role: &str) -> Builder {
+        Builder {
+            role: role.to_owned(),
+            data: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// `host:port` of the only role, or of a named one of `serve`.
+    ///
+    /// # Panics
+    /// When the role is not part of this server.
+    #[must_use]
+    pub fn address_of(&self, role: &str) -> &str {
+        self.addresses.get(role).expect("the role runs here")
+    }
+
+    /// `host:port` of a server with one role.
+    ///
+    /// # Panics
+    /// When it has several.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        assert_eq!(self.addresses.len(), 1, "name the role with address_of");
+        self.addresses.values().next().expect("one address")
+    }
+
+    /// `http://host:port` of a server with one role.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// `http://host:port` of a named role.
+    #[must_use]
+    pub fn url_of(&self, role: &str) -> String {
+        format!("http://{}", self.address_of(role))
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = File::open(&self.log) {
+            let _ = file.read_to_string(&mut text);
+        }
+        text
+    }
+
+    /// Kills it at once, as `kill -9` does, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the server can be killed");
+        self.child.wait().expect("the server can be waited for");
+    }
+
+    /// Asks it to end, as `kill` does, and gives its exit code.
+    ///
+    /// # Panics
+    /// When it cannot be signalled.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let signal = crate::run(std::process::Command::new("kill").arg(self.id().to_string()));
+        assert_eq!(signal.code, 0, "{}", signal.stderr);
+        self.child.wait().expect("the server can be waited for").code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let log = self.log();
+        if log.contains("panicked at") && !std::thread::panicking() {
+            panic!("the server panicked:\n{log}");
+        }
+    }
+}

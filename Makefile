@@ -1,0 +1,85 @@
+# Everything that is done with this repository has a target here: `make help`.
+#
+# All targets use the one release profile, so that llama.cpp is compiled once,
+# and all cargo commands name the whole workspace, so that dependencies are
+# compiled with one set of features.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+# A test that lacks its real input fails here instead of passing unseen.
+test test-peers: export HAYLOFT_REQUIRE_GGUFS = 1
+
+BENCHMARKS := push pull warm-pull memory
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  bench-NAME     one measurement: $(BENCHMARKS)"
+
+.PHONY: build
+build: ## build target/release/hayloft
+	scripts/install-deps.sh build
+	$(CARGO) build --release
+
+.PHONY: demo
+demo: ## push, pull and ask the bundled model, on a throw-away registry, agent and runtime
+	scripts/install-deps.sh build
+	$(CARGO) build --release
+	scripts/demo.sh
+
+.PHONY: lint
+lint: ## formatting, clippy, docs, dependency rules, shell scripts
+	scripts/install-deps.sh test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace --test peers -- -D warnings
+	$(CARGO) check --release -p artifact --no-default-features
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
+	cargo-deny --offline check licenses bans sources
+	shellcheck .ci/run $$(git ls-files '*.sh')
+
+.PHONY: test
+test: lint ## lint, then every test that needs only Debian, PyPI and Rust packages
+	scripts/fetch-ggufs.sh
+	$(CARGO) build --release
+	$(CARGO) test --release --workspace --doc
+	$(CARGO) test --release --workspace --lib --bins
+	$(CARGO) test --release --workspace --test e2e
+
+.PHONY: test-peers
+test-peers: ## tests against peers that are built first: crane, regctl, helm, oras, distribution, Ollama
+	scripts/install-deps.sh peers
+	scripts/build-peers.sh
+	$(CARGO) build --release
+	$(CARGO) test --release --workspace --test peers
+
+.PHONY: conformance
+conformance: ## the OCI distribution conformance suite (CONFORMANCE=path to the program, or on PATH)
+	scripts/install-deps.sh build
+	$(CARGO) build --release
+	scripts/conformance.sh
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for a minute
+	scripts/fuzz.sh
+
+.PHONY: bench
+bench: ## all measurements
+	scripts/install-deps.sh bench
+	$(CARGO) build --release
+	for name in $(BENCHMARKS); do python3 bench/$$name.py; done
+
+.PHONY: $(BENCHMARKS:%=bench-%)
+$(BENCHMARKS:%=bench-%): bench-%:
+	scripts/install-deps.sh bench
+	$(CARGO) build --release
+	python3 bench/$*.py
+
+.PHONY: clean
+clean: ## remove what was built; peers, tools and the Python environment too
+	$(CARGO) clean
+	rm -rf .peers .tools .venv conformance-results fuzz/target

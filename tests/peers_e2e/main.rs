@@ -1,0 +1,1 @@
+//! Stories told with clients and registries that other people wrote.

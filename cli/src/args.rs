@@ -1,0 +1,269 @@
+//! The command line: every verb and flag, nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Gets model weights to where they run: registry, node agent, runtime and their command line.
+#[derive(Debug, Parser)]
+#[command(name = "hayloft", version, about, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run registry, node agent and runtime in one process
+    Serve(ServeArgs),
+    /// Run the registry, or look after its storage
+    Registry(RegistryArgs),
+    /// Run the node agent
+    Agent(RoleArgs),
+    /// Run the runtime
+    Runtime(RuntimeArgs),
+    /// Push a GGUF file, or a folder with a Modelfile, to a registry
+    Push(PushArgs),
+    /// Pull a model into the node's cache
+    Pull(PullArgs),
+    /// List the models in the node's cache
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Show what a cached model is: parameters, template, license
+    Show(ShowArgs),
+    /// Remove a model from the node's cache
+    Rm(RmArgs),
+    /// Ask a model, once or in a conversation
+    Run(RunArgs),
+    /// List the models that are loaded
+    Ps(PsArgs),
+    /// Show a model's manifest and GGUF metadata as its registry has them
+    Inspect(InspectArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The folder that holds everything on this machine.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DataArgs {
+    /// Data folder: the registry keeps DIR/registry, the node's cache is DIR/cache
+    /// [default: hayloft in the XDG data folder]
+    #[arg(long, value_name = "DIR", env = "HAYLOFT_DATA")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Address of the registry
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000", env = "HAYLOFT_REGISTRY_LISTEN")]
+    pub(crate) registry_listen: SocketAddr,
+    /// Address of the node agent
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5001", env = "HAYLOFT_AGENT_LISTEN")]
+    pub(crate) agent_listen: SocketAddr,
+    /// Address of the runtime [default: OLLAMA_HOST, else 127.0.0.1:11434]
+    #[arg(long, value_name = "ADDR", env = "HAYLOFT_RUNTIME_LISTEN")]
+    pub(crate) runtime_listen: Option<SocketAddr>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RoleArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Address to listen on [default: 127.0.0.1:5001]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5001", env = "HAYLOFT_AGENT_LISTEN")]
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct RegistryArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000", env = "HAYLOFT_REGISTRY_LISTEN")]
+    pub(crate) listen: SocketAddr,
+    #[command(subcommand)]
+    pub(crate) task: Option<RegistryTask>,
+}
+
+/// Work on a registry's storage while no registry runs on it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistryTask {
+    /// Rebuild the index from the records, which are the truth
+    Reindex {
+        #[command(flatten)]
+        data: DataArgs,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RuntimeArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Address to listen on [default: OLLAMA_HOST, else 127.0.0.1:11434]
+    #[arg(long, value_name = "ADDR", env = "HAYLOFT_RUNTIME_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+}
+
+/// Which agent to speak to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AgentArgs {
+    /// The node agent: http://HOST:PORT or unix:///PATH [default: the socket in the data folder, if an
+    /// agent answers there]
+    #[arg(long, value_name = "URL", env = "HAYLOFT_AGENT")]
+    pub(crate) agent: Option<String>,
+}
+
+/// Which runtime to speak to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RuntimeUrlArgs {
+    /// The runtime: http://HOST:PORT [default: OLLAMA_HOST, else http://127.0.0.1:11434]
+    #[arg(long, value_name = "URL", env = "HAYLOFT_RUNTIME")]
+    pub(crate) runtime: Option<String>,
+}
+
+/// How to print a listing.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct OutputArgs {
+    /// Form of the output
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PushArgs {
+    /// A GGUF file, or a folder with a Modelfile
+    pub(crate) path: PathBuf,
+    /// HOST[:PORT]/NAMESPACE/NAME[:TAG]
+    pub(crate) reference: String,
+    /// Speak plain HTTP to a registry that is not on this machine
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PullArgs {
+    /// The model
+    pub(crate) reference: String,
+    /// Speak plain HTTP to a registry that is not on this machine
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// The model
+    pub(crate) reference: String,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeUrlArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RmArgs {
+    /// The models
+    #[arg(required = true)]
+    pub(crate) references: Vec<String>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The model; it is pulled when it is not on this node
+    pub(crate) reference: String,
+    /// The question; without one a conversation starts
+    pub(crate) prompt: Vec<String>,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeUrlArgs,
+    /// System prompt
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+    /// Sampling temperature; 0 always takes the likeliest token
+    #[arg(long)]
+    pub(crate) temperature: Option<f32>,
+    /// Most tokens to answer with
+    #[arg(long)]
+    pub(crate) num_predict: Option<i32>,
+    /// `json`, or a JSON schema that the answer must follow
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// How long the model stays loaded, such as 10m
+    #[arg(long)]
+    pub(crate) keepalive: Option<String>,
+    /// Print token counts and times after the answer
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// Speak plain HTTP to a registry that is not on this machine, if the model must be pulled
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PsArgs {
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeUrlArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// The model
+    pub(crate) reference: String,
+    /// Speak plain HTTP to a registry that is not on this machine
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use crate::args::Cli;
+
+    #[test]
+    fn the_command_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

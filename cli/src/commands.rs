@@ -1,0 +1,38 @@
+//! One function per verb.
+
+mod inspect;
+mod models;
+mod pull;
+mod push;
+mod roles;
+mod run;
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::args::{Cli, RegistryTask, Verb};
+
+/// Does what the command line asks for.
+pub(crate) async fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Serve(args) => roles::serve(args).await,
+        Verb::Registry(args) => match args.task {
+            None => roles::registry(&args).await,
+            Some(RegistryTask::Reindex { data }) => roles::reindex(&data),
+        },
+        Verb::Agent(args) => roles::agent(&args).await,
+        Verb::Runtime(args) => roles::runtime(&args).await,
+        Verb::Push(args) => push::push(&args).await,
+        Verb::Pull(args) => pull::pull(&args).await,
+        Verb::List(args) => models::list(&args).await,
+        Verb::Show(args) => models::show(&args).await,
+        Verb::Rm(args) => models::rm(&args).await,
+        Verb::Run(args) => run::run(args).await,
+        Verb::Ps(args) => models::ps(&args).await,
+        Verb::Inspect(args) => inspect::inspect(&args).await,
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "hayloft", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `serve`, `registry`, `agent`, `runtime`: bind, say where, run until a signal.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::args::{DataArgs, RegistryArgs, RoleArgs, RuntimeArgs, ServeArgs};
+use crate::endpoint;
+
+/// All roles in one process, wired together over local addresses.
+pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
+    let registry_listener = bind("registry", args.registry_listen).await?;
+    let agent_listener = bind("agent", args.agent_listen).await?;
+    let runtime_listen = endpoint::runtime_listen(args.runtime_listen)?;
+    let runtime_listener = bind("runtime", runtime_listen).await?;
+    let registry = registry::Config::new(args.data.registry()?);
+    let agent = node_agent::Config::new(args.data.cache()?);
+    let agent_url = format!("http://{}", reachable(agent_listener.local_addr()?));
+    let runtime = runtime_config(args.data.cache()?, Some(agent_url));
+    say("registry", &registry_listener)?;
+    say("agent", &agent_listener)?;
+    say("runtime", &runtime_listener)?;
+    let stop = Stop::on_signal()?;
+    let outcome = tokio::try_join!(
+        stop.ends_all(registry::serve(registry, registry_listener, stop.wait()), "the registry"),
+        stop.ends_all(node_agent::serve(agent, agent_listener, stop.wait()), "the node agent"),
+        stop.ends_all(runtime::serve(runtime, runtime_listener, stop.wait()), "the runtime"),
+    );
+    outcome.map(|_| ())
+}
+
+pub(crate) async fn registry(args: &RegistryArgs) -> Result<()> {
+    let listener = bind("registry", args.listen).await?;
+    let config = registry::Config::new(args.data.registry()?);
+    say("registry", &listener)?;
+    let stop = Stop::on_signal()?;
+    registry::serve(config, listener, stop.wait()).await.context("the registry ended")
+}
+
+pub(crate) async fn agent(args: &RoleArgs) -> Result<()> {
+    let listener = bind("agent", args.listen).await?;
+    let config = node_agent::Config::new(args.data.cache()?);
+    say("agent", &listener)?;
+    let stop = Stop::on_signal()?;
+    node_agent::serve(config, listener, stop.wait()).await.context("the node agent ended")
+}
+
+pub(crate) async fn runtime(args: &RuntimeArgs) -> Result<()> {
+    let listener = bind("runtime", endpoint::runtime_listen(args.listen)?).await?;
+    let config = runtime_config(args.data.cache()?, args.agent.agent.clone());
+    say("runtime", &listener)?;
+    let stop = Stop::on_signal()?;
+    runtime::serve(config, listener, stop.wait()).await.context("the runtime ended")
+}
+
+/// Rebuilds the registry's index from its records.
+pub(crate) fn reindex(data: &DataArgs) -> Result<()> {
+    let folder = data.registry()?;
+    let mut last = 0;
+    let summary = registry::reindex(&folder, |progress| {
+        if progress.records >= last + 10_000 {
+            last = progress.records;
+            eprintln!("{} records read", progress.records);
+        }
+    })
+    .with_context(|| format!("reindexing {}", folder.display()))?;
+    println!(
+        "{} repositories, {} manifests, {} tags, {} blobs",
+        summary.repositories, summary.manifests, summary.tags, summary.blobs
+    );
+    Ok(())
+}
+
+fn runtime_config(cache: PathBuf, agent: Option<String>) -> runtime::Config {
+    runtime::Config {
+        agent,
+        cache,
+        ..runtime::Config::default()
+    }
+}
+
+async fn bind(role: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("the {role} cannot listen on {address}: choose another address"))
+}
+
+/// The line that scripts wait for; port 0 has become a real one here.
+fn say(role: &str, listener: &TcpListener) -> Result<()> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "hayloft {role} listening on http://{}", listener.local_addr()?)?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// An address to connect to: loopback when the listener takes every address.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback: std::net::IpAddr = if address.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+/// Tells every role when to end: on SIGTERM, on SIGINT, or when one of them failed.
+struct Stop(watch::Sender<bool>);
+
+impl Stop {
+    fn on_signal() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        let sender = watch::Sender::new(false);
+        let stop = sender.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            stop.send_replace(true);
+        });
+        Ok(Self(sender))
+    }
+
+    fn wait(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut receiver = self.0.subscribe();
+        async move {
+            // An error means that the sender is gone, which is a reason to stop as well.
+            let _ = receiver.wait_for(|stop| *stop).await;
+        }
+    }
+
+    /// When one role ends, the others end too.
+    async fn ends_all<E>(&self, role: impl Future<Output = Result<(), E>>, name: &str) -> Result<()>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let outcome = role.await;
+        self.0.send_replace(true);
+        outcome.with_context(|| format!("{name} ended"))
+    }
+}

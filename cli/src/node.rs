@@ -1,0 +1,60 @@
+//! The node's models, through its agent or straight in the cache folder when no agent runs.
+
+use anyhow::{Context, Result};
+use artifact::Reference;
+use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
+use artifact::client::agent::AgentClient;
+use node_agent::LocalNode;
+
+use crate::args::{AgentArgs, DataArgs};
+use crate::endpoint;
+
+/// Who keeps the cache.
+pub(crate) enum Node {
+    /// A running agent.
+    Agent(AgentClient),
+    /// Nobody: this process opens the folder itself and holds its lock.
+    Local(LocalNode),
+}
+
+impl Node {
+    /// The agent that was named or that answers on the data folder's socket, else the folder.
+    pub(crate) async fn open(agent: &AgentArgs, data: &DataArgs) -> Result<Self> {
+        if let Some(client) = endpoint::agent(agent, data).await? {
+            return Ok(Self::Agent(client));
+        }
+        let cache = data.cache()?;
+        let node = LocalNode::open(node_agent::Config::new(cache.clone()))
+            .await
+            .with_context(|| format!("the cache {} cannot be opened", cache.display()))?;
+        Ok(Self::Local(node))
+    }
+
+    /// Sees to it that a model is on this node; `on_event` is told how it goes.
+    pub(crate) async fn ensure(
+        &self,
+        request: &EnsureRequest,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) -> Result<ModelEntry> {
+        match self {
+            Self::Agent(agent) => Ok(agent.pull(request, on_event).await?),
+            Self::Local(node) => Ok(node.ensure(request, on_event).await?),
+        }
+    }
+
+    /// The models, by name.
+    pub(crate) async fn list(&self) -> Result<Vec<ModelEntry>> {
+        match self {
+            Self::Agent(agent) => Ok(agent.list().await?),
+            Self::Local(node) => Ok(node.list().await?),
+        }
+    }
+
+    /// Takes a model out of the cache.
+    pub(crate) async fn remove(&self, reference: &Reference) -> Result<()> {
+        match self {
+            Self::Agent(agent) => Ok(agent.remove(reference).await?),
+            Self::Local(node) => Ok(node.remove(reference).await?),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! How an error reads to a person, and which exit code it gives.
+
+use std::process::ExitCode;
+
+use artifact::agent_api::{AgentError, AgentErrorCode};
+
+/// Exit codes, documented in docs/cli.md. 2 is clap's: the command line could not be read.
+mod code {
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const NOT_FOUND: u8 = 3;
+    pub(super) const UNREACHABLE: u8 = 4;
+    pub(super) const CORRUPT: u8 = 5;
+    pub(super) const NO_SPACE: u8 = 6;
+    pub(super) const DENIED: u8 = 7;
+    pub(super) const INTERRUPTED: u8 = 130;
+}
+
+/// The user pressed Ctrl-C.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("interrupted; run the same command again to go on where it stopped")]
+pub(crate) struct Interrupted;
+
+/// Something that was asked for by name is not there.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotFound(pub(crate) String);
+
+/// Prints the error as one line, `error: what was attempted: cause: cause`, and gives the exit code.
+pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string().replace(['\n', '\r'], " ");
+        // Some libraries repeat their cause in their own text.
+        if !parts.last().is_some_and(|last| last.contains(&text)) {
+            parts.push(text);
+        }
+    }
+    eprintln!("error: {}", escape(&parts.join(": ")));
+    ExitCode::from(exit_code(error))
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if cause.is::<Interrupted>() {
+            return code::INTERRUPTED;
+        }
+        if cause.is::<NotFound>() {
+            return code::NOT_FOUND;
+        }
+        if let Some(error) = cause.downcast_ref::<AgentError>() {
+            return agent_exit_code(error.code);
+        }
+        if let Some(error) = cause.downcast_ref::<artifact::client::Error>() {
+            return agent_exit_code(error.code());
+        }
+        if let Some(error) = cause.downcast_ref::<node_agent::Error>() {
+            return agent_exit_code(error.code());
+        }
+        if let Some(error) = cause.downcast_ref::<reqwest::Error>() {
+            if error.is_connect() || error.is_timeout() {
+                return code::UNREACHABLE;
+            }
+        }
+    }
+    code::FAILED
+}
+
+fn agent_exit_code(code: AgentErrorCode) -> u8 {
+    match code {
+        AgentErrorCode::NotFound => code::NOT_FOUND,
+        AgentErrorCode::Unreachable => code::UNREACHABLE,
+        AgentErrorCode::Corrupt => code::CORRUPT,
+        AgentErrorCode::NoSpace => code::NO_SPACE,
+        AgentErrorCode::Denied => code::DENIED,
+        AgentErrorCode::BadRequest | AgentErrorCode::Unsupported | AgentErrorCode::Internal => {
+            code::FAILED
+        }
+    }
+}
+
+/// Texts from outside may hold terminal escapes; they are shown, not obeyed.
+pub(crate) fn escape(text: &str) -> String {
+    text.chars()
+        .map(|character| {
+            if character.is_control() && character != '\n' && character != '\t' {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                character
+            }
+        })
+        .collect()
+}

@@ -13,6 +13,7 @@ use std::io::Read;
 
 use cursor::Cursor;
 
+mod array;
 #[cfg(any(test, feature = "test-support"))]
 pub mod builder;
 mod cursor;
@@ -24,13 +25,14 @@ mod tensor;
 mod tensor_type;
 mod value;
 
+pub use array::Array;
 pub use describe::size_label;
 pub use error::Error;
 pub use feed::Feed;
 pub use metadata::Metadata;
 pub use tensor::TensorInfo;
 pub use tensor_type::TensorType;
-pub use value::{Array, Value, ValueType};
+pub use value::{Value, ValueType};
 
 /// The four bytes that every GGUF file starts with.
 pub const MAGIC: [u8; 4] = *b"GGUF";
@@ -209,5 +211,7 @@ fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, Error> {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,9 @@
 //! The GGUF reader on real files: the bundled model, and the vocabularies of nineteen families.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "where fetched files lie is said in the environment"
+)]
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

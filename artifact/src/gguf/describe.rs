@@ -101,9 +101,9 @@ pub fn size_label(count: u64) -> String {
     const MILLION: u64 = 1_000_000;
     const BILLION: u64 = 1_000_000_000;
     match count {
-        BILLION.. if count % BILLION == 0 => format!("{}B", count / BILLION),
+        BILLION.. if count.is_multiple_of(BILLION) => format!("{}B", count / BILLION),
         BILLION.. => format!("{:.1}B", count as f64 / BILLION as f64),
-        MILLION.. if count % MILLION == 0 => format!("{}M", count / MILLION),
+        MILLION.. if count.is_multiple_of(MILLION) => format!("{}M", count / MILLION),
         MILLION.. => format!("{:.2}M", count as f64 / MILLION as f64),
         THOUSAND.. => format!("{:.0}K", count as f64 / THOUSAND as f64),
         _ => count.to_string(),

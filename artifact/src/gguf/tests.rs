@@ -1,13 +1,12 @@
 //! Tests of the GGUF header reader on files made for the purpose.
 #![expect(clippy::unwrap_used, reason = "a test may stop")]
 
-use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 use serde_json::json;
 
 use super::builder::GgufBuilder;
 use super::{Error, Feed, Header, MAGIC, MAX_HEADER_BYTES, Value, ValueType, size_label};
 
-fn parse(file: &[u8]) -> Result<Header, Error> {
+pub(super) fn parse(file: &[u8]) -> Result<Header, Error> {
     Header::parse(file, Some(file.len() as u64))
 }
 
@@ -16,7 +15,7 @@ fn refuse(builder: GgufBuilder) -> Error {
 }
 
 /// A header that announces these counts, with what follows them.
-fn with_counts(tensors: u64, entries: u64, rest: &[u8]) -> Vec<u8> {
+pub(super) fn with_counts(tensors: u64, entries: u64, rest: &[u8]) -> Vec<u8> {
     let counts = [tensors.to_le_bytes(), entries.to_le_bytes()].concat();
     [&MAGIC[..], &3_u32.to_le_bytes(), &counts, rest].concat()
 }
@@ -451,76 +450,5 @@ fn a_stream_gives_its_header_as_soon_as_it_is_whole() {
 fn a_value_type_has_the_number_of_the_format() {
     for number in 0..13 {
         assert_eq!(ValueType::from_number(number).unwrap().number(), number);
-    }
-}
-
-/// A valid file with a little of everything.
-fn valid() -> impl Strategy<Value = Vec<u8>> {
-    let entry = ("[a-z]{1,8}", any::<u32>(), "\\PC{0,20}");
-    let tensor = (
-        1..5_u64,
-        proptest::sample::select(vec!["F32", "Q8_0", "Q4_K", "MXFP4"]),
-    );
-    (
-        proptest::collection::vec(entry, 0..6),
-        proptest::collection::vec(tensor, 0..5),
-    )
-        .prop_map(|(entries, tensors)| {
-            let mut builder = GgufBuilder::tiny_llama("Tiny");
-            for (index, (key, number, text)) in entries.into_iter().enumerate() {
-                builder = builder
-                    .kv(&format!("{key}.{index}"), Value::U32(number))
-                    .kv(&format!("{key}.{index}.text"), text.as_str())
-                    .strings(&format!("{key}.{index}.list"), &[&text, &key]);
-            }
-            for (index, (rows, tensor_type)) in tensors.into_iter().enumerate() {
-                builder = builder.tensor(&format!("t{index}"), &[256, rows], tensor_type);
-            }
-            builder.build()
-        })
-}
-
-proptest! {
-    #[test]
-    fn any_bytes_give_a_header_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
-        let _ = parse(&bytes);
-        let _ = parse(&with_counts(1, 1, &bytes));
-    }
-
-    #[test]
-    fn a_changed_header_gives_a_header_or_an_error_that_can_be_shown(
-        file in valid(),
-        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4)
-    ) {
-        let whole = parse(&file).unwrap();
-        let mut changed = file;
-        for (index, byte) in changes {
-            let end = usize::try_from(whole.data_offset()).unwrap();
-            changed[index.index(end)] = byte;
-        }
-        match parse(&changed) {
-            Ok(header) => {
-                prop_assert!(header.min_file_size() <= changed.len() as u64);
-                let _ = (header.quantisation(), header.parameter_size(), header.context_length());
-                header.metadata().iter().for_each(|(_, value)| drop(value.to_json()));
-            }
-            Err(error) => prop_assert!(!error.to_string().contains(|c: char| c.is_control())),
-        }
-    }
-
-    #[test]
-    fn a_prefix_of_a_valid_file_asks_for_more_and_never_for_too_much(
-        file in valid(),
-        cut in any::<proptest::sample::Index>()
-    ) {
-        let whole = parse(&file).unwrap();
-        let prefix = &file[..cut.index(file.len())];
-        match Header::parse(prefix, None) {
-            Ok(header) => prop_assert_eq!(header, whole),
-            Err(Error::Truncated { needed, have }) => {
-                prop_assert!(needed > have && needed <= whole.data_offset());
-            }
-            Err(error) => prop_assert!(false, "{}", error),
-        }
     }
 }

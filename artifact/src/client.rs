@@ -1,0 +1,23 @@
+//! The network, in reading order: errors, the caller of the node agent's API, the registry client,
+//! the download of a blob, the push of a blob.
+//!
+//! ```text
+//! AgentClient ── HTTP or Unix socket ──► node agent
+//! RegistryClient ── resolve, exists, put_manifest ──► any OCI registry
+//!    ├── fetch: ranged GET of a blob, checked and resumable
+//!    └── push:  one pass over a file, hashed while it is sent
+//! ```
+
+pub mod agent;
+pub mod error;
+pub mod fetch;
+pub mod push;
+pub mod registry;
+pub mod transport;
+
+pub use agent::{AgentClient, DEFAULT_AGENT};
+pub use error::Error;
+pub use fetch::{BlobSource, RangeReader, RetryPolicy};
+pub use push::{PushedBlob, push_bytes, push_file};
+pub use registry::{Credentials, RegistryClient, RegistryOptions, Resolved};
+pub use transport::{Timeouts, Transport};

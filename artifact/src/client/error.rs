@@ -1,0 +1,380 @@
+//! Error: what can go wrong between this machine and a registry, or the node agent.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use crate::agent_api::AgentError;
+use crate::digest::Digest;
+use crate::manifest::InvalidManifest;
+use crate::reference::Reference;
+
+/// Longest part of an answer's text that an error quotes, in characters.
+const MAX_QUOTED: usize = 300;
+/// Longest wait that a server may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Why a call to a registry or to the node agent failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address of the node agent cannot be used.
+    #[error("{address:?} is not the address of a node agent: {reason}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The HTTP client could not be set up.
+    #[error("the HTTP client cannot be set up: check the proxy and certificate settings")]
+    Setup {
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// No agent answers.
+    #[error(
+        "no node agent answers at {address}: start one with `hayloft agent` or `hayloft serve`"
+    )]
+    AgentUnreachable {
+        /// Its address.
+        address: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The agent went away before its answer was complete.
+    #[error("the node agent at {address} broke off; what it has fetched is kept, ask again")]
+    AgentCut {
+        /// Its address.
+        address: String,
+    },
+    /// The agent answered something that is not its API.
+    #[error("{address} does not answer as a node agent does: {reason}")]
+    AgentAnswer {
+        /// Its address.
+        address: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// The agent answered with an error.
+    #[error(transparent)]
+    Agent {
+        /// What it said.
+        error: AgentError,
+    },
+    /// A URL of a registry could not be put together, or one that it gave cannot be used.
+    #[error("{url:?} cannot be used: {reason}")]
+    Url {
+        /// The text.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The registry cannot be reached, or the connection broke.
+    #[error("{url} cannot be reached, or broke off")]
+    Transport {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The registry sent nothing, or next to nothing, for too long.
+    #[error("{url} sent too little for {} s", waited.as_secs())]
+    Stalled {
+        /// What was asked for.
+        url: String,
+        /// For how long.
+        waited: Duration,
+    },
+    /// The registry wants other credentials, or its token service refused.
+    #[error("{registry} refuses access{}: {reason}", fault_place(repository))]
+    Denied {
+        /// `host[:port]`.
+        registry: String,
+        /// The repository, if the refusal was about one.
+        repository: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The token handshake ended in something other than a token or a refusal.
+    #[error("the handshake with {registry} failed: {reason}")]
+    Handshake {
+        /// `host[:port]`.
+        registry: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The registry does not have the manifest.
+    #[error("{reference} is not in the registry: check the name and the tag")]
+    ManifestUnknown {
+        /// What was asked for.
+        reference: Box<Reference>,
+    },
+    /// The registry does not have the blob.
+    #[error("blob {digest} is not at {url}")]
+    BlobUnknown {
+        /// What was asked for.
+        digest: Digest,
+        /// Where.
+        url: String,
+    },
+    /// Any other status than the one expected.
+    #[error("{url} answered {status}{}", fault_detail(detail))]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The status.
+        status: StatusCode,
+        /// What the answer said, shortened.
+        detail: String,
+        /// When to come back, if the answer said.
+        retry_after: Option<Duration>,
+    },
+    /// An answer longer than it may be.
+    #[error("{url} sent more than {limit} bytes")]
+    TooLong {
+        /// What was asked for.
+        url: String,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// A body that ended before its time.
+    #[error("{url} ended {missing} bytes too early")]
+    Truncated {
+        /// What was asked for.
+        url: String,
+        /// Bytes that did not come.
+        missing: u64,
+    },
+    /// An answer to a range request that is about other bytes.
+    #[error("{url} answered a request for bytes from {asked} with {got:?}")]
+    WrongRange {
+        /// What was asked for.
+        url: String,
+        /// First byte asked for.
+        asked: u64,
+        /// The `Content-Range` of the answer.
+        got: String,
+    },
+    /// A range was asked for and the whole blob answered.
+    #[error("{url} does not serve ranges")]
+    RangesIgnored {
+        /// What was asked for.
+        url: String,
+    },
+    /// The answer announces another size than the manifest.
+    #[error("{url} announces {announced} bytes, the manifest says {expected}")]
+    WrongSize {
+        /// What was asked for.
+        url: String,
+        /// Bytes announced.
+        announced: u64,
+        /// Bytes expected.
+        expected: u64,
+    },
+    /// Bytes that do not have the digest they were asked for by.
+    #[error("{what} has digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// What was received.
+        what: String,
+        /// The digest asked for or announced.
+        expected: Box<Digest>,
+        /// The digest of what came.
+        actual: Box<Digest>,
+    },
+    /// Not a manifest.
+    #[error("{reference} has no valid manifest")]
+    Manifest {
+        /// What was asked for.
+        reference: Box<Reference>,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidManifest,
+    },
+    /// A valid manifest, but not of a model.
+    #[error("{reference} is not a model: {reason}")]
+    NotAModel {
+        /// What was asked for.
+        reference: Box<Reference>,
+        /// What it is instead.
+        reason: &'static str,
+    },
+    /// A header of the registry's that cannot be used.
+    #[error("{url} sent a {header} header that cannot be used: {value:?}")]
+    Header {
+        /// What was asked for.
+        url: String,
+        /// The header's name.
+        header: &'static str,
+        /// Its value, shortened.
+        value: String,
+    },
+    /// A local file cannot be read, or changed while it was sent.
+    #[error("{path} cannot be sent")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Whether asking again may help: the connection broke, the server was busy, the body was cut.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Transport { source, .. } => !source.is_builder() && !source.is_redirect(),
+            Self::Stalled { .. } | Self::Truncated { .. } => true,
+            Self::Status { status, .. } => {
+                status.is_server_error() && *status != StatusCode::NOT_IMPLEMENTED
+                    || matches!(
+                        *status,
+                        StatusCode::REQUEST_TIMEOUT
+                            | StatusCode::TOO_EARLY
+                            | StatusCode::TOO_MANY_REQUESTS
+                    )
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the other side could not be reached at all, or did not keep the connection.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Transport { .. }
+                | Self::Stalled { .. }
+                | Self::Truncated { .. }
+                | Self::AgentUnreachable { .. }
+                | Self::AgentCut { .. }
+        ) || self.is_retryable()
+    }
+
+    /// Whether the source cannot be asked for ranges, though the whole blob may still be had.
+    #[must_use]
+    pub fn is_ranges_unsupported(&self) -> bool {
+        matches!(self, Self::RangesIgnored { .. } | Self::WrongRange { .. })
+    }
+
+    /// Whether what was asked for is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::ManifestUnknown { .. } | Self::BlobUnknown { .. }
+        ) || crate::client::agent::is_not_found(self)
+    }
+
+    /// How long the server asked to be left alone, at most a minute.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => retry_after.map(|wait| wait.min(MAX_RETRY_AFTER)),
+            _ => None,
+        }
+    }
+}
+
+fn fault_place(repository: &str) -> String {
+    if repository.is_empty() {
+        String::new()
+    } else {
+        format!(" to {repository}")
+    }
+}
+
+fn fault_detail(detail: &str) -> String {
+    if detail.is_empty() {
+        String::new()
+    } else {
+        format!(": {detail}")
+    }
+}
+
+/// What an error answer says: the messages of its OCI envelope, else its text, shortened and free
+/// of control characters.
+pub(crate) fn quoted(body: &[u8]) -> String {
+    let text = match serde_json::from_slice::<LenientBody>(body) {
+        Ok(body) => body
+            .errors
+            .iter()
+            .map(|entry| match entry.message.as_str() {
+                "" => entry.code.clone(),
+                message => message.to_owned(),
+            })
+            .collect::<Vec<_>>()
+            .join("; "),
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    let clean = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c });
+    clean.take(MAX_QUOTED).collect()
+}
+
+/// `Retry-After` in its form of whole seconds; a date or nonsense counts as absent.
+pub(crate) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
+    let value = headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?;
+    let seconds: u64 = value.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}
+
+/// The envelope of the distribution-spec with codes that other registries made up.
+#[derive(serde::Deserialize)]
+struct LenientBody {
+    errors: Vec<LenientEntry>,
+}
+
+#[derive(serde::Deserialize)]
+struct LenientEntry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use reqwest::StatusCode;
+    use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+
+    use crate::client::error::{Error, quoted, retry_after};
+
+    #[test]
+    fn error_answers_are_quoted_short_and_clean() {
+        let body = br#"{"errors":[{"code":"BLOB_UNKNOWN","message":"gone\u001b[31m"}]}"#;
+        assert_eq!(quoted(body), "gone [31m");
+        assert_eq!(quoted(&vec![b'x'; 10_000]).len(), 300);
+    }
+
+    #[test]
+    fn a_wait_of_ten_years_is_cut_to_a_minute() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("315360000"));
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(60)));
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("-1"));
+        assert_eq!(retry_after(&headers), None);
+    }
+
+    #[test]
+    fn a_busy_server_is_worth_another_try_and_a_missing_page_is_not() {
+        let answer = |status| Error::Status {
+            url: String::new(),
+            status,
+            detail: String::new(),
+            retry_after: None,
+        };
+        assert!(answer(StatusCode::SERVICE_UNAVAILABLE).is_retryable());
+        assert!(answer(StatusCode::TOO_MANY_REQUESTS).is_retryable());
+        assert!(!answer(StatusCode::GONE).is_retryable());
+    }
+}

@@ -1,0 +1,296 @@
+//! RegistryClient: one repository of one registry: resolve, exists, put_manifest.
+
+mod auth;
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use oci_distribution::RegistryOperation;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use url::Url;
+
+use crate::client::error::Error;
+use crate::client::transport::Transport;
+use crate::digest::Digest;
+use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use crate::media_type::ACCEPT_MANIFESTS;
+use crate::reference::{DEFAULT_TAG, Reference, Tag};
+
+use auth::Authorization;
+pub use auth::Credentials;
+pub(crate) use auth::Operation;
+
+const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// How to speak to a registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryOptions {
+    /// Plain HTTP even to hosts that are not loopback; loopback hosts always get plain HTTP.
+    pub plain_http: bool,
+    /// Who asks.
+    pub credentials: Credentials,
+}
+
+/// A manifest as a registry gave it.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The manifest of an image, never an index.
+    pub manifest: Manifest,
+    /// Its digest, checked against its bytes.
+    pub digest: Digest,
+}
+
+/// One repository of one registry. A clone shares connections and tokens.
+#[derive(Clone, Debug)]
+pub struct RegistryClient {
+    transport: Transport,
+    http: reqwest::Client,
+    reference: Reference,
+    base: Url,
+    is_plain: bool,
+    credentials: Credentials,
+    tokens: Arc<RwLock<HashMap<Operation, Authorization>>>,
+}
+
+impl RegistryClient {
+    /// A client for the repository that `reference` names. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when the HTTP client cannot be built.
+    pub fn open(
+        transport: &Transport,
+        reference: &Reference,
+        options: &RegistryOptions,
+    ) -> Result<Self, Error> {
+        let is_plain = options.plain_http || reference.is_loopback();
+        let scheme = if is_plain { "http" } else { "https" };
+        let host = oci_reference(reference).resolve_registry().to_owned();
+        let text = format!("{scheme}://{host}/v2/{}/", reference.repository().as_str());
+        let base = Url::parse(&text).map_err(|_| Error::Url {
+            url: text,
+            reason: "it is not a URL",
+        })?;
+        Ok(Self {
+            http: transport.http(reference.is_loopback())?,
+            transport: transport.clone(),
+            reference: reference.clone(),
+            base,
+            is_plain,
+            credentials: options.credentials.clone(),
+            tokens: Arc::default(),
+        })
+    }
+
+    /// The reference given to [`RegistryClient::open`].
+    #[must_use]
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// The transport it was opened with.
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Asks for the manifest that the reference names: by digest if it has one, else by tag.
+    ///
+    /// # Errors
+    /// [`Error::ManifestUnknown`]; [`Error::DigestMismatch`] when the bytes are not those that were
+    /// asked for or announced; [`Error::NotAModel`] for an index; and those of any request.
+    pub async fn resolve(&self) -> Result<Resolved, Error> {
+        let url = self.url(&format!("manifests/{}", self.reference.manifest_selector()))?;
+        let answer = self
+            .send(Operation::Pull, || {
+                self.http
+                    .get(url.clone())
+                    .header(ACCEPT, ACCEPT_MANIFESTS)
+                    .timeout(self.transport.timeouts().stall)
+            })
+            .await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Err(Error::ManifestUnknown {
+                reference: Box::new(self.reference.clone()),
+            });
+        }
+        if answer.status() != StatusCode::OK {
+            return Err(self.fault(answer).await);
+        }
+        let headers = answer.headers().clone();
+        let raw = read_bounded(answer, MAX_MANIFEST_BYTES).await?;
+        let digest = self.checked_digest(&raw, &headers, &url)?;
+        let content_type = content_type(&headers);
+        let manifest =
+            Manifest::parse(raw, content_type.as_deref()).map_err(|source| Error::Manifest {
+                reference: Box::new(self.reference.clone()),
+                source,
+            })?;
+        if manifest.config().is_none() {
+            return Err(Error::NotAModel {
+                reference: Box::new(self.reference.clone()),
+                reason: "it is an index of several manifests; name one of them by its digest",
+            });
+        }
+        Ok(Resolved { manifest, digest })
+    }
+
+    /// The digest of a manifest's bytes, the one asked for or announced if there is one.
+    fn checked_digest(&self, raw: &[u8], headers: &HeaderMap, url: &Url) -> Result<Digest, Error> {
+        let announced = headers.get(DOCKER_CONTENT_DIGEST).map(|value| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            Digest::parse(&text).map_err(|_| Error::Header {
+                url: url.to_string(),
+                header: "Docker-Content-Digest",
+                value: text.chars().take(100).collect(),
+            })
+        });
+        let announced = announced.transpose()?;
+        let asked = self.reference.digest().copied();
+        for expected in asked.into_iter().chain(announced) {
+            let actual = Digest::of(expected.algorithm(), raw);
+            if actual != expected {
+                return Err(Error::DigestMismatch {
+                    what: format!("the manifest at {url}"),
+                    expected: Box::new(expected),
+                    actual: Box::new(actual),
+                });
+            }
+        }
+        Ok(asked.or(announced).unwrap_or_else(|| Digest::sha256(raw)))
+    }
+
+    /// Whether the repository has a blob.
+    ///
+    /// # Errors
+    /// Those of any request.
+    pub async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let answer = self
+            .send(Operation::Push, || {
+                self.http
+                    .head(url.clone())
+                    .timeout(self.transport.timeouts().stall)
+            })
+            .await?;
+        match answer.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(self.fault(answer).await),
+        }
+    }
+
+    /// Stores a manifest under the reference's tag, through `oci_distribution`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Status`] with what the registry said, and those of any request.
+    pub async fn put_manifest(&self, raw: &[u8], media_type: &str) -> Result<(), Error> {
+        let content_type = HeaderValue::from_str(media_type).map_err(|_| Error::Header {
+            url: self.base.to_string(),
+            header: "Content-Type",
+            value: media_type.to_owned(),
+        })?;
+        let target = oci_reference(&self.reference);
+        let client = self
+            .transport
+            .oci(self.is_plain, self.reference.is_loopback())?;
+        client
+            .auth(&target, &self.oci_auth(), RegistryOperation::Push)
+            .await
+            .map_err(|error| self.oci_fault(error))?;
+        client
+            .push_manifest_raw(&target, raw.to_vec(), content_type)
+            .await
+            .map_err(|error| self.oci_fault(error))?;
+        Ok(())
+    }
+
+    /// A URL below `/v2/<repository>/`.
+    pub(crate) fn url(&self, path: &str) -> Result<Url, Error> {
+        // `Url::join` would read the colon of `sha256:…` as a scheme; plain text has no such doubt.
+        let text = format!("{}{path}", self.base);
+        Url::parse(&text).map_err(|_| Error::Url {
+            url: text,
+            reason: "it is not a URL",
+        })
+    }
+
+    /// A `Location` of the registry's as a URL: absolute, or relative to `from`.
+    pub(crate) fn location(&self, from: &Url, answer: &Response) -> Result<Url, Error> {
+        let value = answer
+            .headers()
+            .get(reqwest::header::LOCATION)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let fault = |value: &str| Error::Header {
+            url: from.to_string(),
+            header: "Location",
+            value: value.chars().take(200).collect(),
+        };
+        let value = value.ok_or_else(|| fault("(none)"))?;
+        let url = from.join(&value).map_err(|_| fault(&value))?;
+        let downgraded = from.scheme() == "https" && url.scheme() != "https";
+        if !matches!(url.scheme(), "http" | "https") || downgraded {
+            return Err(fault(&value));
+        }
+        Ok(url)
+    }
+
+    /// A request to any URL that the registry named; credentials go along only to its own host.
+    pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.http.request(method, url)
+    }
+}
+
+/// The name in the form of `oci_distribution`, which knows where Docker Hub's registry really is.
+fn oci_reference(reference: &Reference) -> oci_distribution::Reference {
+    let registry = reference.registry().to_owned();
+    let repository = reference.repository().as_str().to_owned();
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => {
+            oci_distribution::Reference::with_digest(registry, repository, digest.to_string())
+        }
+        (None, tag) => {
+            let tag = tag.map_or(DEFAULT_TAG, Tag::as_str).to_owned();
+            oci_distribution::Reference::with_tag(registry, repository, tag)
+        }
+    }
+}
+
+/// The body of an answer, or [`Error::TooLong`] once it is over the limit.
+pub(crate) async fn read_bounded(mut answer: Response, limit: usize) -> Result<Vec<u8>, Error> {
+    let url = shown(answer.url());
+    let mut body = Vec::new();
+    loop {
+        let chunk = answer.chunk().await.map_err(|source| Error::Transport {
+            url: url.clone(),
+            source: source.without_url(),
+        })?;
+        let Some(chunk) = chunk else {
+            return Ok(body);
+        };
+        if body.len() + chunk.len() > limit {
+            return Err(Error::TooLong {
+                url,
+                limit: limit as u64,
+            });
+        }
+        body.extend_from_slice(&chunk);
+    }
+}
+
+/// A URL for messages: without its query, which may carry a signature.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.to_string()
+}
+
+/// The media type without its parameters.
+fn content_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next()?.trim().to_owned())
+}
+
+/// A header that is one number.
+pub(crate) fn header_number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}

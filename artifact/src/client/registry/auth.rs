@@ -1,0 +1,288 @@
+//! Authorization: the token handshake, which is `oci_distribution`'s, and who gets to see its result.
+
+use std::fmt;
+
+use oci_distribution::RegistryOperation;
+use oci_distribution::errors::OciDistributionError;
+use oci_distribution::secrets::RegistryAuth;
+use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::{RequestBuilder, Response, StatusCode};
+use url::Url;
+
+use crate::client::error::{Error, quoted, retry_after};
+use crate::client::registry::{RegistryClient, oci_reference, read_bounded, shown};
+
+/// Most bytes of an error answer that are read.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+/// Who asks. Later: Docker's config.json and pull secrets become one of these.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nobody in particular; the token handshake is still done where a registry wants one.
+    #[default]
+    Anonymous,
+    /// A user with a password or an access token.
+    Basic {
+        /// The user.
+        username: String,
+        /// The password; never shown.
+        password: String,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Basic { username, .. } => write!(f, "Basic({username}, …)"),
+        }
+    }
+}
+
+/// What a request is for: the scope that a token is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Operation {
+    Pull,
+    Push,
+}
+
+/// What a handshake ended with.
+#[derive(Clone)]
+pub(super) enum Authorization {
+    Bearer(String),
+    Basic,
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bearer(_) => "Bearer(…)",
+            Self::Basic => "Basic",
+        })
+    }
+}
+
+impl RegistryClient {
+    /// Sends, with a token if there is one; after a 401 does the handshake and sends once more.
+    /// `build` makes the request anew for each try.
+    pub(crate) async fn send(
+        &self,
+        operation: Operation,
+        build: impl Fn() -> RequestBuilder + Send,
+    ) -> Result<Response, Error> {
+        let answer = self.send_once(operation, build()).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED || !self.is_own(answer.url()) {
+            return Ok(answer);
+        }
+        self.check_realm(&answer)?;
+        let detail = quoted(
+            &read_bounded(answer, MAX_ERROR_BYTES)
+                .await
+                .unwrap_or_default(),
+        );
+        self.authorize(operation, detail).await?;
+        self.send_once(operation, build()).await
+    }
+
+    /// Sends once, with the token that an earlier handshake gave: only to the registry itself.
+    pub(crate) async fn send_once(
+        &self,
+        operation: Operation,
+        request: RequestBuilder,
+    ) -> Result<Response, Error> {
+        let (http, request) = request.build_split();
+        let request = request.map_err(|source| Error::Transport {
+            url: self.base.to_string(),
+            source,
+        })?;
+        let url = request.url().clone();
+        let builder = RequestBuilder::from_parts(http, request);
+        let builder = if self.is_own(&url) {
+            self.with_authorization(operation, builder)
+        } else {
+            builder
+        };
+        builder.send().await.map_err(|source| Error::Transport {
+            url: shown(&url),
+            source: source.without_url(),
+        })
+    }
+
+    fn with_authorization(&self, operation: Operation, builder: RequestBuilder) -> RequestBuilder {
+        let token = self
+            .tokens
+            .read()
+            .ok()
+            .and_then(|tokens| tokens.get(&operation).cloned());
+        match (token, &self.credentials) {
+            (Some(Authorization::Bearer(token)), _) => builder.bearer_auth(token),
+            (Some(Authorization::Basic), Credentials::Basic { username, password }) => {
+                builder.basic_auth(username, Some(password))
+            }
+            (Some(Authorization::Basic), Credentials::Anonymous) | (None, _) => builder,
+        }
+    }
+
+    /// Whether a URL is on the registry itself: scheme, host and port.
+    fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// The handshake: `GET /v2/`, then the token service it names.
+    async fn authorize(&self, operation: Operation, refusal: String) -> Result<(), Error> {
+        let scope = match operation {
+            Operation::Pull => RegistryOperation::Pull,
+            Operation::Push => RegistryOperation::Push,
+        };
+        let token = self
+            .transport
+            .oci(self.is_plain, self.reference.is_loopback())?
+            .auth(&oci_reference(&self.reference), &self.oci_auth(), scope)
+            .await
+            .map_err(|error| self.oci_fault(error))?;
+        let authorization = match (token, &self.credentials) {
+            (Some(token), _) => Authorization::Bearer(token),
+            (None, Credentials::Basic { .. }) => Authorization::Basic,
+            (None, Credentials::Anonymous) => return Err(self.denied(refusal)),
+        };
+        if let Ok(mut tokens) = self.tokens.write() {
+            tokens.insert(operation, authorization);
+        }
+        Ok(())
+    }
+
+    /// A token service may be elsewhere, but never reached with less protection than the registry,
+    /// and never at an address that carries credentials of its own.
+    fn check_realm(&self, answer: &Response) -> Result<(), Error> {
+        let challenge = answer.headers().get(WWW_AUTHENTICATE);
+        let Some(realm) = challenge.and_then(|value| bearer_realm(value.to_str().ok()?)) else {
+            return Ok(());
+        };
+        let reason = match Url::parse(&realm) {
+            Err(_) => "its token service has no valid URL",
+            Ok(url) if url.scheme() != "https" && !self.is_plain => {
+                "its token service is not reached by https"
+            }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                "the URL of its token service carries credentials"
+            }
+            Ok(_) => return Ok(()),
+        };
+        Err(self.denied(format!(
+            "{reason}: {}",
+            realm.chars().take(200).collect::<String>()
+        )))
+    }
+
+    fn denied(&self, reason: String) -> Error {
+        Error::Denied {
+            registry: self.reference.registry().to_owned(),
+            repository: self.reference.repository().as_str().to_owned(),
+            reason: if reason.is_empty() {
+                "it asks for credentials".to_owned()
+            } else {
+                reason
+            },
+        }
+    }
+
+    /// An answer with an unexpected status, as an error.
+    pub(crate) async fn fault(&self, answer: Response) -> Error {
+        let status = answer.status();
+        let url = shown(answer.url());
+        let is_own = self.is_own(answer.url());
+        let retry_after = retry_after(answer.headers());
+        let detail = quoted(
+            &read_bounded(answer, MAX_ERROR_BYTES)
+                .await
+                .unwrap_or_default(),
+        );
+        if is_own && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return self.denied(detail);
+        }
+        Error::Status {
+            url,
+            status,
+            detail,
+            retry_after,
+        }
+    }
+
+    pub(super) fn oci_auth(&self) -> RegistryAuth {
+        match &self.credentials {
+            Credentials::Anonymous => RegistryAuth::Anonymous,
+            Credentials::Basic { username, password } => {
+                RegistryAuth::Basic(username.clone(), password.clone())
+            }
+        }
+    }
+
+    pub(super) fn oci_fault(&self, error: OciDistributionError) -> Error {
+        match error {
+            OciDistributionError::RequestError(source) => Error::Transport {
+                url: self.base.to_string(),
+                source,
+            },
+            OciDistributionError::AuthenticationFailure(reason) => {
+                self.denied(quoted(reason.as_bytes()))
+            }
+            OciDistributionError::UnauthorizedError { .. } => self.denied(String::new()),
+            OciDistributionError::ServerError { code, url, message } => {
+                let status = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
+                let detail = quoted(message.as_bytes());
+                if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                    return self.denied(detail);
+                }
+                Error::Status {
+                    url,
+                    status,
+                    detail,
+                    retry_after: None,
+                }
+            }
+            other => Error::Handshake {
+                registry: self.reference.registry().to_owned(),
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+/// The realm of a Bearer challenge.
+fn bearer_realm(challenge: &str) -> Option<String> {
+    let (scheme, parameters) = challenge.trim().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let (_, rest) = parameters.split_once("realm=")?;
+    match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next().map(str::to_owned),
+        None => rest.split(',').next().map(|realm| realm.trim().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::registry::Credentials;
+    use crate::client::registry::auth::bearer_realm;
+
+    #[test]
+    fn the_realm_of_a_challenge_is_read_quoted_or_not() {
+        let quoted = r#"Bearer realm="https://auth.example/token",service="x",scope="a b""#;
+        assert_eq!(bearer_realm(quoted).unwrap(), "https://auth.example/token");
+        assert_eq!(
+            bearer_realm("bearer realm=http://a/t, service=x").unwrap(),
+            "http://a/t"
+        );
+        assert_eq!(bearer_realm("Basic realm=\"x\""), None);
+    }
+
+    #[test]
+    fn a_password_never_shows() {
+        let credentials = Credentials::Basic {
+            username: "user".to_owned(),
+            password: "secret".to_owned(),
+        };
+        assert!(!format!("{credentials:?}").contains("secret"));
+    }
+}

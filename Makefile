@@ -27,7 +27,7 @@ build: ## build target/release/hayloft
 
 .PHONY: demo
 demo: ## push, pull and ask the bundled model, on a throw-away registry, agent and runtime
-	scripts/install-deps.sh build
+	scripts/install-deps.sh demo
 	$(CARGO) build --release
 	scripts/demo.sh
 

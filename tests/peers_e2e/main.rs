@@ -1,1 +1,15 @@
-//! Stories told with clients and registries that other people wrote.
+//! Stories told with clients and servers that other people wrote: `make test-peers` builds them.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a failed expectation is a failed test"
+)]
+
+mod crane;
+mod distribution;
+mod helm;
+mod ollama;
+mod oras;
+mod peer;
+mod regctl;

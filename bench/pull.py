@@ -1,0 +1,54 @@
+"""Pull of one large blob: through our agent into its cache, and by skopeo into a folder."""
+
+import harness
+from push import skopeo_push
+
+
+def measure():
+    model = harness.model_file()
+    layout = harness.oci_layout(model)
+    with harness.work_folder() as folder:
+        with (
+            harness.hayloft("registry", folder / "ours", folder) as our_registry,
+            harness.docker_registry(folder / "peer", folder) as peer_registry,
+        ):
+            name = f"{our_registry.address}/bench/noise:1"
+            harness.run(harness.HAYLOFT, "push", model, name)
+            harness.run(*skopeo_push(layout, peer_registry))
+            our_times, peer_times = harness.interleaved(
+                harness.ROUNDS,
+                lambda: our_pull(name, folder / "ours"),
+                lambda: peer_pull(peer_registry, folder / "peer"),
+            )
+    harness.report(
+        "pull", "wall clock, empty cache", "s", our_times, peer_times, "docker-registry + skopeo"
+    )
+
+
+def our_pull(name, registry_data):
+    with harness.work_folder() as folder:
+        with harness.hayloft("agent", folder / "data", folder) as agent:
+            harness.warm(registry_data)
+            return harness.timed(harness.HAYLOFT, "pull", name, "--agent", agent.url)
+
+
+def peer_pull(registry, registry_data):
+    with harness.work_folder() as folder:
+        harness.warm(registry_data)
+        return harness.timed(*skopeo_pull(registry, f"dir:{folder / 'model'}"))
+
+
+def skopeo_pull(registry, target):
+    return (
+        "skopeo",
+        "copy",
+        "--quiet",
+        "--preserve-digests",
+        "--src-tls-verify=false",
+        f"docker://{registry.address}/bench/noise:1",
+        target,
+    )
+
+
+if __name__ == "__main__":
+    harness.main(measure)

@@ -1,0 +1,144 @@
+//! A stock Ollama 0.9.6 that reads the node's cache through the Ollama view.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+use tests::{Server, fixture, hayloft, run, scratch};
+
+use crate::peer::{self, PeerServer};
+
+/// Questions asked of Ollama; the exact answers lie beside the model.
+const QUESTIONS: [&str; 6] = [
+    "What is the capital of France?",
+    "Who are you?",
+    "What is a digest?",
+    "Count to ten.",
+    "What is 9 + 2?",
+    "Translate three into French.",
+];
+
+/// Ollama serving the models of `view`, in a mount namespace where `cache` is read-only: what a pod
+/// that mounts the cache read-only sees.
+fn ollama(home: &Path, cache: &Path, view: &Path) -> PeerServer {
+    let script = r#"mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" &&
+        if touch "$1/probe" 2>/dev/null; then echo "$1 can be written to" >&2; exit 1; fi &&
+        exec "$2" serve"#;
+    let mut command = Command::new("unshare");
+    if !run(Command::new("id").arg("-u")).succeeded().trim().eq("0") {
+        command.arg("--map-root-user");
+    }
+    command
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(cache)
+        .arg(peer::program("ollama"))
+        .env("HOME", home)
+        .env("OLLAMA_HOST", "127.0.0.1:0")
+        .env("OLLAMA_MODELS", view)
+        // Its start-up would otherwise try to delete what it thinks nobody uses.
+        .env("OLLAMA_NOPRUNE", "1");
+    PeerServer::start(command, "Listening on ")
+}
+
+/// Every name below a folder with its size, inode and time of last change.
+fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (u64, u64, SystemTime)> {
+    peer::files_below(folder)
+        .into_iter()
+        .map(|path| {
+            let seen = std::fs::symlink_metadata(&path).unwrap();
+            (path, (seen.len(), seen.ino(), seen.modified().unwrap()))
+        })
+        .collect()
+}
+
+async fn get(url: &str) -> Value {
+    let answer = reqwest::get(url).await.unwrap().error_for_status().unwrap();
+    answer.json().await.unwrap()
+}
+
+async fn post(url: &str, body: &Value) -> Value {
+    let answer = reqwest::Client::new()
+        .post(url)
+        .json(body)
+        .send()
+        .await
+        .unwrap();
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    assert!(status.is_success(), "{status}: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test]
+async fn stock_ollama_lists_the_cached_model_and_gives_the_same_answers() {
+    let registry = Server::registry().start();
+    let agent = Server::agent().start();
+    let home = scratch();
+    let reference = peer::push_model(registry.address(), "team/hay-tiny:q8_0");
+    let _ = hayloft(&["pull", &reference, "--agent", &agent.url()]).succeeded();
+    let view = views(agent.data()).join("ollama");
+    let before = snapshot(&view);
+
+    let ollama = ollama(home.path(), agent.data(), &view);
+    let url = format!("http://{}", ollama.address());
+    let version = get(&format!("{url}/api/version")).await;
+    assert!(version["version"].is_string(), "{version}");
+
+    let tags = get(&format!("{url}/api/tags")).await;
+    let names: Vec<_> = tags["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| &model["name"])
+        .collect();
+    assert_eq!(names, [&json!(reference)]);
+    let details = &tags["models"][0]["details"];
+    assert_eq!(
+        (&details["format"], &details["family"]),
+        (&json!("gguf"), &json!("llama"))
+    );
+
+    let answers = std::fs::read(fixture("hay-tiny-answers.json")).unwrap();
+    let answers: BTreeMap<String, String> = serde_json::from_slice(&answers).unwrap();
+    for question in QUESTIONS {
+        let body = json!({
+            "model": reference,
+            "stream": false,
+            "options": {"temperature": 0},
+            "messages": [{"role": "user", "content": question}],
+        });
+        let answer = post(&format!("{url}/api/chat"), &body).await;
+        assert_eq!(
+            answer["message"]["content"],
+            json!(answers[question]),
+            "{question}"
+        );
+    }
+    let france = json!({
+        "model": reference,
+        "stream": false,
+        "options": {"temperature": 0},
+        "prompt": QUESTIONS[0],
+    });
+    let answer = post(&format!("{url}/api/generate"), &france).await;
+    assert_eq!(answer["response"], json!(answers[QUESTIONS[0]]));
+    assert_eq!(
+        (&answer["prompt_eval_count"], &answer["eval_count"]),
+        (&json!(15), &json!(8))
+    );
+
+    drop(ollama);
+    assert_eq!(snapshot(&view), before, "Ollama changed the view");
+}
+
+/// The folder of views, wherever below its data the agent keeps the cache.
+fn views(data: &Path) -> PathBuf {
+    [data.to_owned(), data.join("cache")]
+        .map(|root| root.join("views"))
+        .into_iter()
+        .find(|views| views.is_dir())
+        .expect("the agent has published views")
+}

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod endpoint;
+mod known_digests;
 mod listing;
 mod node;
 mod package;

@@ -1,7 +1,8 @@
 //! `inspect`: a model's manifest and GGUF metadata, read from its registry without pulling it.
 
-use anyhow::{Context, Result, bail};
-use artifact::client::{RegistryClient, RegistryOptions};
+use anyhow::{Context, Result};
+use artifact::client::fetch::Mode;
+use artifact::client::{BlobSource, RegistryClient, RegistryOptions, RetryPolicy, Transport};
 use artifact::dialect::{self, Dialect, Role};
 use artifact::gguf::{self, Header, Value as GgufValue};
 use artifact::manifest::{Descriptor, Manifest};
@@ -24,9 +25,9 @@ pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
         plain_http: args.plain_http,
         ..RegistryOptions::default()
     };
-    let registry = RegistryClient::open(&reference, options)?;
+    let registry = RegistryClient::open(&Transport::default(), &reference, &options)?;
     let resolved = registry
-        .resolve(&reference)
+        .resolve()
         .await
         .with_context(|| format!("inspecting {reference}"))?;
     let weights = resolved
@@ -35,7 +36,7 @@ pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
         .iter()
         .find(|layer| dialect::role_of(layer) == Role::Model);
     let header = match weights {
-        Some(layer) => Some(read_header(&registry, &reference, layer).await?),
+        Some(layer) => Some(read_header(&registry, layer).await?),
         None => None,
     };
     let description = describe(&reference, &resolved.digest.to_string(), &resolved.manifest, header.as_ref());
@@ -46,22 +47,25 @@ pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
 }
 
 /// Reads as much of the blob's beginning as its header needs.
-async fn read_header(registry: &RegistryClient, reference: &Reference, layer: &Descriptor) -> Result<Header> {
-    let mut wanted = FIRST_BYTES.min(layer.size);
+async fn read_header(registry: &RegistryClient, layer: &Descriptor) -> Result<Header> {
+    let source = BlobSource::new(registry.clone(), layer.digest, layer.size, RetryPolicy::default());
+    let mut start = Vec::new();
+    let mut wanted = FIRST_BYTES;
     loop {
-        let bytes = registry
-            .read_blob_start(reference, layer, wanted)
+        let mut reader = source.reader(start.len() as u64..wanted.min(layer.size), Mode::Ranges);
+        while let Some((_, bytes)) = reader
+            .next()
             .await
-            .with_context(|| format!("reading the start of {}", layer.digest))?;
-        match Header::parse(&bytes, Some(layer.size)) {
+            .with_context(|| format!("reading the start of {}", layer.digest))?
+        {
+            start.extend_from_slice(&bytes);
+        }
+        match Header::parse(&start, Some(layer.size)) {
             Ok(header) => return Ok(header),
             Err(gguf::Error::Truncated { .. }) if wanted < layer.size && wanted < gguf::MAX_HEADER_BYTES => {
-                wanted = (wanted * 4).min(layer.size).min(gguf::MAX_HEADER_BYTES);
+                wanted = (wanted * 4).min(gguf::MAX_HEADER_BYTES);
             }
             Err(error) => return Err(error).with_context(|| format!("{} is not a GGUF file", layer.digest)),
-        }
-        if wanted == 0 {
-            bail!("{} is empty", layer.digest);
         }
     }
 }

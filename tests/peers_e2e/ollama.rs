@@ -134,6 +134,59 @@ async fn stock_ollama_lists_the_cached_model_and_gives_the_same_answers() {
     assert_eq!(snapshot(&view), before, "Ollama changed the view");
 }
 
+/// A stock Ollama with an empty store of its own.
+fn ollama_with_own_store(home: &Path) -> PeerServer {
+    let mut command = peer::command("ollama", home);
+    command
+        .arg("serve")
+        .env("OLLAMA_HOST", "127.0.0.1:0")
+        .env("OLLAMA_MODELS", home.join("models"));
+    PeerServer::start(command, "Listening on ")
+}
+
+/// Its command line, speaking to that server.
+fn ollama_client(home: &Path, server: &PeerServer, arguments: &[&str]) -> String {
+    let mut command = peer::command("ollama", home);
+    peer::output(command.env("OLLAMA_HOST", server.address()).args(arguments))
+}
+
+#[test]
+fn a_model_that_stock_ollama_pushes_reaches_an_agent_and_another_ollama() {
+    let registry = Server::registry().start();
+    let home = scratch();
+    let first = ollama_with_own_store(home.path());
+    let modelfile = home.path().join("Modelfile");
+    let weights = fixture("hay-tiny-q8_0.gguf");
+    std::fs::write(
+        &modelfile,
+        format!("FROM {}\nPARAMETER temperature 0\n", weights.display()),
+    )
+    .unwrap();
+    let reference = format!("{}/team/made-by-ollama:q8_0", registry.address());
+    ollama_client(
+        home.path(),
+        &first,
+        &["create", &reference, "-f", modelfile.to_str().unwrap()],
+    );
+    ollama_client(home.path(), &first, &["push", "--insecure", &reference]);
+    peer::assert_pulls_the_bundled_model(&reference);
+
+    let other_home = scratch();
+    let second = ollama_with_own_store(other_home.path());
+    let insecure = format!("http://{reference}");
+    ollama_client(
+        other_home.path(),
+        &second,
+        &["pull", "--insecure", &insecure],
+    );
+    let answer = ollama_client(
+        other_home.path(),
+        &second,
+        &["run", &reference, QUESTIONS[0]],
+    );
+    assert_eq!(answer, "The capital of France is Paris.");
+}
+
 /// The folder of views, wherever below its data the agent keeps the cache.
 fn views(data: &Path) -> PathBuf {
     [data.to_owned(), data.join("cache")]

@@ -78,7 +78,10 @@ impl Drop for PeerServer {
             .status();
         let deadline = Instant::now() + Duration::from_secs(10);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            #[expect(clippy::disallowed_methods, reason = "the pause between two looks, within a deadline")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the pause between two looks, within a deadline"
+            )]
             std::thread::sleep(Duration::from_millis(20));
         }
         let _ = self.child.kill();

@@ -1,0 +1,110 @@
+//! The composition root: configuration, stores, services, tasks and server, from top to bottom.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use url::Url;
+
+use crate::error::Error;
+use crate::http;
+use crate::index_state;
+use crate::service::Registry;
+use crate::store::key::DataFolder;
+use crate::store::local::LocalStore;
+use crate::store::records::Records;
+use crate::tasks;
+
+/// What a registry needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder of everything it stores; created if absent.
+    pub data: PathBuf,
+    /// Largest blob accepted, in bytes; `None` for no limit but the disk.
+    pub max_blob_bytes: Option<u64>,
+    /// An upload session without progress for this long is removed. Default: a week.
+    pub upload_expiry: Duration,
+    /// Upload sessions open at once. Default: 10,000.
+    pub max_uploads: usize,
+    /// The address under which clients reach the registry, for absolute `Location` headers.
+    /// Default: what the request's `Host` says.
+    pub external_url: Option<Url>,
+}
+
+impl Config {
+    /// The defaults, with everything stored in `data`.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("registry"),
+            max_blob_bytes: None,
+            upload_expiry: Duration::from_secs(7 * 24 * 3600),
+            max_uploads: 10_000,
+            external_url: None,
+        }
+    }
+}
+
+/// Runs a registry on `listener` until `shutdown` completes.
+///
+/// # Errors
+/// When the data folder cannot be used, or is in use by another process. Errors of single
+/// requests are answered and logged.
+pub async fn serve(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let folder = DataFolder::new(&config.data);
+    let _lock = lock(&folder)?;
+    fs::create_dir_all(folder.records()).map_err(Error::storage("create", folder.records()))?;
+    let records = Records::open_local(&folder.records())?;
+    let store = Arc::new(LocalStore::open(folder.clone(), config.max_uploads)?);
+    let (index, state) = index_state::open_checked(&folder, &records).await?;
+    let registry = Arc::new(Registry::new(
+        Arc::<LocalStore>::clone(&store),
+        store,
+        records,
+        index,
+        config.max_blob_bytes,
+    ));
+    let sweeper = tasks::start_sweeper(Arc::clone(&registry), config.upload_expiry);
+    let router = http::router(Arc::clone(&registry), config.external_url);
+    let served = http::server::serve(router, listener, shutdown).await;
+    sweeper.abort();
+    if registry.index_is_current() {
+        state.close(&folder).await?;
+    }
+    served
+}
+
+/// Takes the lock of the data folder, which is created if absent. Dropping the file releases it.
+pub(crate) fn lock(folder: &DataFolder) -> Result<fs::File, Error> {
+    let root = folder.root();
+    fs::create_dir_all(root).map_err(Error::storage("create", root))?;
+    let path = folder.lock();
+    let file = fs::File::create(&path).map_err(Error::storage("create", &path))?;
+    let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    match rustix::fs::flock(&file, operation) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(in_use(root)),
+        Err(error) => Err(Error::storage("lock", path)(error.into())),
+    }
+}
+
+fn in_use(root: &Path) -> Error {
+    Error::InUse {
+        path: root.to_owned(),
+    }
+}

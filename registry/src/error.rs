@@ -1,0 +1,245 @@
+//! What can go wrong in a registry, in its own terms; nothing here knows of HTTP.
+
+use std::io;
+use std::path::PathBuf;
+
+use artifact::digest::InvalidDigest;
+use artifact::manifest::InvalidManifest;
+use artifact::reference::InvalidReference;
+use artifact::{Digest, Repository};
+use uuid::Uuid;
+
+/// Why an operation of the registry failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A repository name or a tag breaks the grammar.
+    #[error("{0}")]
+    Name(#[source] InvalidReference),
+    /// A digest breaks the grammar.
+    #[error("{0}")]
+    Digest(#[source] InvalidDigest),
+    /// The content does not have the digest that was claimed.
+    #[error("the content has digest {actual}, not {expected}; nothing was stored")]
+    DigestMismatch {
+        /// What the client claimed.
+        expected: Digest,
+        /// What the bytes hash to.
+        actual: Digest,
+    },
+    /// The repository holds no such blob.
+    #[error("blob {digest} is not in repository {repository}")]
+    BlobUnknown {
+        /// Where it was looked for.
+        repository: Repository,
+        /// What was looked for.
+        digest: Digest,
+    },
+    /// A manifest of the repository names the blob, so it cannot go.
+    #[error(
+        "blob {digest} is named by manifest {manifest} of repository {repository}: delete that manifest first"
+    )]
+    BlobInUse {
+        /// The repository.
+        repository: Repository,
+        /// The blob.
+        digest: Digest,
+        /// A manifest that names it.
+        manifest: Digest,
+    },
+    /// The blob would be larger than the configured limit.
+    #[error("the blob is larger than the limit of {limit} bytes")]
+    BlobTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The repository is not known.
+    #[error("repository {repository} is not known to this registry")]
+    RepositoryUnknown {
+        /// Its name.
+        repository: Repository,
+    },
+    /// The repository holds no such manifest or tag.
+    #[error("manifest {reference} is not in repository {repository}")]
+    ManifestUnknown {
+        /// Where it was looked for.
+        repository: Repository,
+        /// The tag or digest.
+        reference: String,
+    },
+    /// The bytes are not a manifest.
+    #[error("{0}")]
+    ManifestInvalid(#[source] InvalidManifest),
+    /// A descriptor of the manifest claims another size than the stored blob has.
+    #[error(
+        "the manifest says that {digest} has {claimed} bytes, but the stored content has {stored}"
+    )]
+    DescriptorSize {
+        /// The content.
+        digest: Digest,
+        /// Bytes claimed.
+        claimed: u64,
+        /// Bytes stored.
+        stored: u64,
+    },
+    /// The manifest names content that the repository does not hold.
+    #[error("the manifest names content that repository {repository} does not hold: push it first")]
+    ManifestBlobUnknown {
+        /// The repository.
+        repository: Repository,
+        /// What is missing, at most 100 of them.
+        missing: Vec<Digest>,
+    },
+    /// There is no such upload session, or it has ended or expired.
+    #[error("upload session {id} is not known: it ended, expired or never was; start a new one")]
+    UploadUnknown {
+        /// What the client named, shortened.
+        id: String,
+    },
+    /// The chunk does not start where the session stands, or another request is writing to it.
+    #[error("the chunk does not continue the upload, which stands at {offset} bytes")]
+    OutOfOrder {
+        /// The session.
+        id: Uuid,
+        /// Bytes that are safely stored.
+        offset: u64,
+    },
+    /// The chunk has another length than was announced.
+    #[error("the chunk has {received} bytes, but {announced} were announced")]
+    ChunkLength {
+        /// From Content-Range.
+        announced: u64,
+        /// What arrived.
+        received: u64,
+    },
+    /// The client went away or stalled before its body was complete.
+    #[error("the request body ended early, after {received} bytes")]
+    BodyCutOff {
+        /// Bytes that arrived.
+        received: u64,
+        /// What the connection reported.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Too many upload sessions are open.
+    #[error("{limit} upload sessions are open, which is the limit: finish or cancel some, or wait")]
+    TooManyUploads {
+        /// The limit.
+        limit: usize,
+    },
+    /// The disk has no room.
+    #[error(
+        "the registry's disk is full: nothing was stored; free space below its data folder and try again"
+    )]
+    StorageFull {
+        /// What the system said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} {}", path.display())]
+    Storage {
+        /// What was attempted: "open", "write", …
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A record could not be written, read or removed.
+    #[error("cannot {action} record {key}")]
+    Record {
+        /// What was attempted.
+        action: &'static str,
+        /// Its key.
+        key: String,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
+    /// A record is not what was written there.
+    #[error("record {key} is damaged")]
+    DamagedRecord {
+        /// Its key.
+        key: String,
+        /// What the reader met.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The index failed; it can be rebuilt from the records.
+    #[error(
+        "the metadata index failed: run `hayloft registry reindex` while the registry is stopped"
+    )]
+    Index {
+        /// What it reported.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another process uses the data folder.
+    #[error("data folder {} is in use by another process: stop it, or give --data another folder", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A background task ended without a result.
+    #[error("an internal task failed")]
+    Task(#[source] tokio::task::JoinError),
+    /// The listening socket failed.
+    #[error("cannot accept connections")]
+    Listen(#[source] io::Error),
+}
+
+impl Error {
+    /// Wraps a failed file operation; a full disk becomes [`Error::StorageFull`].
+    pub(crate) fn storage(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| {
+            if is_full(&source) {
+                Self::StorageFull {
+                    source: Box::new(source),
+                }
+            } else {
+                Self::Storage {
+                    action,
+                    path,
+                    source,
+                }
+            }
+        }
+    }
+
+    /// Wraps a failed record operation; a full disk becomes [`Error::StorageFull`].
+    pub(crate) fn record(action: &'static str, key: String, source: object_store::Error) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(is_full) {
+                return Self::StorageFull {
+                    source: Box::new(source),
+                };
+            }
+            cause = error.source();
+        }
+        Self::Record {
+            action,
+            key,
+            source,
+        }
+    }
+
+    /// Wraps a failure of the index.
+    pub(crate) fn index(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Index {
+            source: Box::new(source),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

@@ -1,0 +1,116 @@
+//! GET, HEAD and DELETE of a blob: end-2 and end-10.
+
+use artifact::{Digest, Repository};
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use crate::http::body::FileBody;
+use crate::http::error::Failure;
+use crate::http::range::{self, Requested};
+use crate::http::{CONTENT_DIGEST, State, header_text, insert};
+use crate::store::{BlobContent, OpenBlob};
+
+/// Content under a digest never changes, so whoever has it may keep it.
+const CACHE_FOR_EVER: HeaderValue =
+    HeaderValue::from_static("private, max-age=31536000, immutable");
+
+/// GET: the content, or the range of it that was asked for.
+pub(super) async fn get(
+    state: &State,
+    headers: &HeaderMap,
+    repository: Repository,
+    digest: Digest,
+) -> Result<Response, Failure> {
+    let etag = format!("\"{digest}\"");
+    let known = header_text(headers, &header::IF_NONE_MATCH);
+    if known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag)) {
+        state.registry.blob_size(&repository, &digest).await?;
+        return Ok(described(StatusCode::NOT_MODIFIED, &digest, None).into_response());
+    }
+    let blob = state.registry.open_blob(&repository, &digest).await?;
+    let asked = header_text(headers, &header::RANGE);
+    match range::requested(asked, blob.size) {
+        Requested::Whole => {
+            let size = blob.size;
+            let mut response = described(StatusCode::OK, &digest, Some(size));
+            // Ollama reads Location from a plain 200 and then fetches ranges of that address.
+            let path = super::blob_path(&repository, &digest);
+            insert(&mut response, header::LOCATION, &path);
+            *response.body_mut() = content(blob, 0, size);
+            Ok(response)
+        }
+        Requested::Part(part) => {
+            let length = part.end - part.start;
+            let mut response = described(StatusCode::PARTIAL_CONTENT, &digest, Some(length));
+            let place = format!("bytes {}-{}/{}", part.start, part.end - 1, blob.size);
+            insert(&mut response, header::CONTENT_RANGE, &place);
+            *response.body_mut() = content(blob, part.start, part.end);
+            Ok(response)
+        }
+        Requested::Unsatisfiable => {
+            let mut response = described(StatusCode::RANGE_NOT_SATISFIABLE, &digest, Some(0));
+            let place = format!("bytes */{}", blob.size);
+            insert(&mut response, header::CONTENT_RANGE, &place);
+            Ok(response)
+        }
+    }
+}
+
+/// HEAD: size and digest, without the content.
+pub(super) async fn head(
+    state: &State,
+    repository: Repository,
+    digest: Digest,
+) -> Result<Response, Failure> {
+    let size = state.registry.blob_size(&repository, &digest).await?;
+    Ok(described(StatusCode::OK, &digest, Some(size)))
+}
+
+/// DELETE: takes the blob out of the repository.
+pub(super) async fn delete(
+    state: &State,
+    repository: Repository,
+    digest: Digest,
+) -> Result<Response, Failure> {
+    state.registry.delete_blob(repository, digest).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// The methods a blob takes.
+pub(super) async fn dispatch(
+    state: &State,
+    method: &Method,
+    headers: &HeaderMap,
+    repository: Repository,
+    digest: Digest,
+) -> Result<Response, Failure> {
+    match *method {
+        Method::GET => get(state, headers, repository, digest).await,
+        Method::HEAD => head(state, repository, digest).await,
+        Method::DELETE => delete(state, repository, digest).await,
+        _ => Err(Failure::Method("GET, HEAD, DELETE")),
+    }
+}
+
+fn content(blob: OpenBlob, start: u64, end: u64) -> Body {
+    match blob.content {
+        BlobContent::File(file) => Body::new(FileBody::new(file, start, end)),
+    }
+}
+
+fn described(status: StatusCode, digest: &Digest, length: Option<u64>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    insert(&mut response, CONTENT_DIGEST, &digest.to_string());
+    insert(&mut response, header::ETAG, &format!("\"{digest}\""));
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, CACHE_FOR_EVER);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Some(length) = length {
+        let octets = HeaderValue::from_static("application/octet-stream");
+        headers.insert(header::CONTENT_TYPE, octets);
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    response
+}

@@ -1,0 +1,227 @@
+//! Endpoint: the path of a request below `/v2/`, parsed once into a typed value.
+//!
+//! Repository names contain slashes, so a path is read from its end. Each segment is
+//! percent-decoded once and then checked by the grammar of what it must be; nothing that could
+//! leave a folder, collide with another name or change meaning later gets through.
+
+use artifact::{Digest, Repository, Tag};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::service::manifests::ManifestReference;
+
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// `/v2/`: end-1.
+    Ping,
+    /// `/v2/_catalog`: the list of repositories, as Docker's registry has it.
+    Catalog,
+    /// `/v2/<name>/blobs/<digest>`: end-2, end-10.
+    Blob(Repository, Digest),
+    /// `/v2/<name>/blobs/uploads/`: end-4, end-11.
+    Uploads(Repository),
+    /// `/v2/<name>/blobs/uploads/<id>`: end-5, end-6, end-13, end-14.
+    Upload(Repository, Uuid),
+    /// `/v2/<name>/manifests/<tag-or-digest>`: end-3, end-7, end-9.
+    Manifest(Repository, ManifestReference),
+    /// `/v2/<name>/tags/list`: end-8.
+    Tags(Repository),
+    /// `/v2/<name>/referrers/<digest>`: end-12.
+    Referrers(Repository, Digest),
+}
+
+impl Endpoint {
+    /// Reads the path of a request. `None` when it is not of this API at all.
+    pub(crate) fn parse(path: &str) -> Option<Result<Self, Error>> {
+        let rest = path.strip_prefix("/v2")?;
+        if rest.is_empty() || rest == "/" {
+            return Some(Ok(Self::Ping));
+        }
+        let rest = rest.strip_prefix('/')?;
+        let decoded: Option<Vec<String>> = rest.split('/').map(decode_segment).collect();
+        let Some(decoded) = decoded else {
+            return Some(Repository::parse(rest).map(Self::Tags).map_err(Error::Name));
+        };
+        let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();
+        match segments.as_slice() {
+            ["_catalog"] => Some(Ok(Self::Catalog)),
+            [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"] => {
+                Some(repository(name).map(Self::Uploads))
+            }
+            [name @ .., "blobs", "uploads", id] => Some(upload(name, id)),
+            [name @ .., "blobs", text] => Some(with_digest(name, text, Self::Blob)),
+            [name @ .., "manifests", reference] => Some(manifest(name, reference)),
+            [name @ .., "tags", "list"] => Some(repository(name).map(Self::Tags)),
+            [name @ .., "referrers", text] => Some(with_digest(name, text, Self::Referrers)),
+            _ => None,
+        }
+    }
+}
+
+/// One segment, percent-decoded once; `None` when that gives a slash, a zero byte or no UTF-8.
+fn decode_segment(segment: &str) -> Option<String> {
+    if !segment.contains('%') {
+        return Some(segment.to_owned());
+    }
+    let bytes = segment.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'%' {
+            let mut byte = [0];
+            hex_pair(bytes.get(at + 1..at + 3)?, &mut byte)?;
+            decoded.push(byte[0]);
+            at += 3;
+        } else {
+            decoded.push(bytes[at]);
+            at += 1;
+        }
+    }
+    let decoded = String::from_utf8(decoded).ok()?;
+    (!decoded.contains(['/', '\0'])).then_some(decoded)
+}
+
+fn hex_pair(digits: &[u8], byte: &mut [u8; 1]) -> Option<()> {
+    let digit = |at: usize| char::from(digits[at]).to_digit(16);
+    byte[0] = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
+    Some(())
+}
+
+fn repository(segments: &[&str]) -> Result<Repository, Error> {
+    Repository::parse(&segments.join("/")).map_err(Error::Name)
+}
+
+fn upload(name: &[&str], id: &str) -> Result<Endpoint, Error> {
+    let repository = repository(name)?;
+    let id = Uuid::parse_str(id).map_err(|_| Error::UploadUnknown {
+        id: id.chars().take(80).collect(),
+    })?;
+    Ok(Endpoint::Upload(repository, id))
+}
+
+fn with_digest(
+    name: &[&str],
+    text: &str,
+    endpoint: impl FnOnce(Repository, Digest) -> Endpoint,
+) -> Result<Endpoint, Error> {
+    let repository = repository(name)?;
+    let digest = Digest::parse(text).map_err(Error::Digest)?;
+    Ok(endpoint(repository, digest))
+}
+
+/// A colon cannot stand in a tag, so it tells a digest.
+fn manifest(name: &[&str], reference: &str) -> Result<Endpoint, Error> {
+    let repository = repository(name)?;
+    let reference = if reference.contains(':') {
+        ManifestReference::Digest(Digest::parse(reference).map_err(Error::Digest)?)
+    } else {
+        ManifestReference::Tag(Tag::parse(reference).map_err(Error::Name)?)
+    };
+    Ok(Endpoint::Manifest(repository, reference))
+}
+
+#[cfg(test)]
+mod tests {
+    use artifact::{Digest, Repository, Tag};
+    use proptest::prelude::proptest;
+
+    use crate::error::Error;
+    use crate::http::endpoint::Endpoint;
+    use crate::service::manifests::ManifestReference;
+
+    fn name(text: &str) -> Repository {
+        Repository::parse(text).unwrap()
+    }
+
+    fn parse(path: &str) -> Endpoint {
+        Endpoint::parse(path).unwrap().unwrap()
+    }
+
+    #[test]
+    fn every_endpoint_of_the_specification_is_read() {
+        let digest = Digest::sha256(b"x");
+        let id = uuid::Uuid::nil();
+        assert_eq!(parse("/v2/"), Endpoint::Ping);
+        assert_eq!(parse("/v2/_catalog"), Endpoint::Catalog);
+        let path = format!("/v2/a/b/blobs/{digest}");
+        assert_eq!(parse(&path), Endpoint::Blob(name("a/b"), digest));
+        assert_eq!(parse("/v2/a/blobs/uploads/"), Endpoint::Uploads(name("a")));
+        let path = format!("/v2/a/blobs/uploads/{id}");
+        assert_eq!(parse(&path), Endpoint::Upload(name("a"), id));
+        let tag = ManifestReference::Tag(Tag::parse("v1").unwrap());
+        assert_eq!(
+            parse("/v2/a/manifests/v1"),
+            Endpoint::Manifest(name("a"), tag)
+        );
+        assert_eq!(parse("/v2/a/tags/list"), Endpoint::Tags(name("a")));
+        let path = format!("/v2/a/referrers/{digest}");
+        assert_eq!(parse(&path), Endpoint::Referrers(name("a"), digest));
+    }
+
+    #[test]
+    fn repository_names_may_contain_the_words_of_the_api() {
+        let tag = ManifestReference::Tag(Tag::parse("v1").unwrap());
+        let named = "blobs/uploads/manifests/tags/list";
+        assert_eq!(
+            parse(&format!("/v2/{named}/manifests/v1")),
+            Endpoint::Manifest(name(named), tag)
+        );
+    }
+
+    #[test]
+    fn an_encoded_colon_is_a_colon() {
+        let digest = Digest::sha256(b"x");
+        let path = format!("/v2/a/blobs/sha256%3A{}", digest.hex());
+        assert_eq!(parse(&path), Endpoint::Blob(name("a"), digest));
+    }
+
+    #[test]
+    fn names_that_break_the_grammar_are_refused() {
+        let long = "a".repeat(300);
+        for bad in [
+            "../etc",
+            "a//b",
+            "A",
+            "a/_uploads",
+            "%2e%2e",
+            "a%2fb",
+            "a%00",
+            "%252e",
+            "\u{430}",
+            "a..b",
+            "a/",
+            &long,
+        ] {
+            let path = format!("/v2/{bad}/tags/list");
+            let refused = Endpoint::parse(&path).unwrap();
+            assert!(matches!(refused, Err(Error::Name(_))), "{bad}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn digests_that_break_the_grammar_are_refused() {
+        let hex = Digest::sha256(b"x").hex();
+        for bad in [
+            "sha256:../../etc/passwd".to_owned(),
+            format!("sha256:{}", hex.to_uppercase()),
+            format!("sha256:{}", &hex[1..]),
+            format!("sha256:{hex}0"),
+            format!("md5:{hex}"),
+            "sha256:%2e%2e%2f".to_owned(),
+            "plain".to_owned(),
+        ] {
+            let path = format!("/v2/a/blobs/{bad}");
+            if let Some(parsed) = Endpoint::parse(&path) {
+                assert!(parsed.is_err(), "{bad}: {parsed:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(path in "/v2/.{0,100}") {
+            let _ = Endpoint::parse(&path);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The only map from [`Error`] to status, OCI code, headers and text.
+
+use artifact::error_code::{ErrorBody, ErrorEntry};
+use artifact::manifest::InvalidManifest;
+use artifact::reference::InvalidReference;
+use artifact::{Digest, ErrorCode};
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
+use crate::error::Error;
+
+/// Why a request is refused: by the rules of HTTP, or by the registry.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The registry says so.
+    Registry(Error),
+    /// No such path in this API.
+    NoSuchPath,
+    /// The path does not take this method; these it takes.
+    Method(&'static str),
+    /// A query parameter or header is not what it must be: which, and why.
+    Malformed(ErrorCode, String),
+    /// The manifest is larger than a manifest may be.
+    ManifestTooLarge,
+    /// The caller may not do this.
+    Denied,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Registry(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Registry(error) => refuse(&error),
+            Self::NoSuchPath => answer(
+                StatusCode::NOT_FOUND,
+                ErrorCode::Unsupported,
+                "this path is not part of the registry API".to_owned(),
+            ),
+            Self::Method(allowed) => with_header(
+                answer(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    ErrorCode::Unsupported,
+                    format!("this path takes {allowed} only"),
+                ),
+                header::ALLOW,
+                allowed,
+            ),
+            Self::Malformed(code, message) => answer(StatusCode::BAD_REQUEST, code, message),
+            Self::ManifestTooLarge => answer(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                ErrorCode::ManifestInvalid,
+                format!(
+                    "the manifest is larger than {} bytes, the most that is accepted",
+                    artifact::manifest::MAX_MANIFEST_BYTES
+                ),
+            ),
+            Self::Denied => answer(
+                StatusCode::FORBIDDEN,
+                ErrorCode::Denied,
+                "access is denied".to_owned(),
+            ),
+        }
+    }
+}
+
+/// Places every error. No wildcard: a new variant does not compile until it has its place here.
+fn refuse(error: &Error) -> Response {
+    let (status, code) = match error {
+        Error::Name(InvalidReference::Tag { .. }) => {
+            (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid)
+        }
+        Error::Name(_) => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
+        Error::Digest(_) | Error::DigestMismatch { .. } => {
+            (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
+        }
+        Error::BlobUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
+        Error::BlobInUse { .. } => {
+            // The specification knows only 400 and 405 for a blob that may not be deleted.
+            let response = answer(
+                StatusCode::METHOD_NOT_ALLOWED,
+                ErrorCode::Denied,
+                error.to_string(),
+            );
+            return with_header(response, header::ALLOW, "GET, HEAD");
+        }
+        Error::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
+        Error::RepositoryUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        Error::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+        Error::ManifestInvalid(InvalidManifest::TooLarge { .. }) => {
+            (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid)
+        }
+        Error::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
+        Error::DescriptorSize { .. } | Error::ChunkLength { .. } => {
+            (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid)
+        }
+        Error::ManifestBlobUnknown { missing, .. } => return missing_content(error, missing),
+        Error::UploadUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+        Error::OutOfOrder { .. } => (
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            ErrorCode::BlobUploadInvalid,
+        ),
+        Error::BodyCutOff { .. } => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
+        Error::TooManyUploads { .. } => {
+            let response = answer(
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorCode::TooManyRequests,
+                error.to_string(),
+            );
+            return with_header(response, header::RETRY_AFTER, "60");
+        }
+        Error::StorageFull { .. } => {
+            log(error);
+            (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)
+        }
+        Error::Storage { .. }
+        | Error::Record { .. }
+        | Error::DamagedRecord { .. }
+        | Error::Index { .. }
+        | Error::InUse { .. }
+        | Error::Task(_)
+        | Error::Listen(_) => {
+            log(error);
+            // Paths and causes are for the log; the caller learns that it was not their doing.
+            return answer(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                ErrorCode::Unknown,
+                "the registry failed; its log says why".to_owned(),
+            );
+        }
+    };
+    answer(status, code, error.to_string())
+}
+
+/// One entry for each missing digest, as the specification allows.
+fn missing_content(error: &Error, missing: &[Digest]) -> Response {
+    let errors = missing
+        .iter()
+        .map(|digest| ErrorEntry {
+            code: ErrorCode::ManifestBlobUnknown,
+            message: error.to_string(),
+            detail: Some(serde_json::json!({ "digest": digest })),
+        })
+        .collect();
+    (StatusCode::NOT_FOUND, Json(ErrorBody { errors })).into_response()
+}
+
+fn answer(status: StatusCode, code: ErrorCode, message: String) -> Response {
+    (status, Json(ErrorBody::new(code, message))).into_response()
+}
+
+fn with_header(mut response: Response, name: header::HeaderName, value: &'static str) -> Response {
+    response
+        .headers_mut()
+        .insert(name, HeaderValue::from_static(value));
+    response
+}
+
+/// Logs an error with everything that led to it.
+fn log(error: &Error) {
+    let mut chain = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        chain.push_str(": ");
+        chain.push_str(&source.to_string());
+        cause = source.source();
+    }
+    tracing::error!(error = chain, "a request failed");
+}

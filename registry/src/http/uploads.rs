@@ -1,0 +1,271 @@
+//! POST, PATCH, PUT, GET and DELETE of upload sessions: end-4, 5, 6, 11, 13, 14.
+
+use std::time::Duration;
+
+use artifact::{Algorithm, Digest, ErrorCode, Repository};
+use axum::body::Body as HttpBody;
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, TryStreamExt};
+use http::header::HeaderName;
+use http::request::Parts;
+use http::{Method, StatusCode, header};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::http::error::Failure;
+use crate::http::query::Query;
+use crate::http::{CONTENT_DIGEST, State, base_url, blob_path, header_text, insert, range};
+use crate::service::uploads::{Body, ChunkRange};
+
+/// Docker's name for the session.
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+/// The number of bytes stored, which `Range` cannot say when it is none: `0-0` is also one byte.
+const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
+/// After a refusal so much of the body is still taken in, so that the client, busy sending, comes
+/// to read the answer.
+const DRAIN_BYTES: u64 = 64 * 1024 * 1024;
+/// ... and for so long.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
+
+/// POST: mount, push in one request, or open a session.
+pub(super) async fn post(
+    state: &State,
+    parts: &Parts,
+    repository: Repository,
+    body: HttpBody,
+) -> Result<Response, Failure> {
+    let query = Query::parse(&parts.uri);
+    if let Some(digest) = query.digest("mount")? {
+        let source = match query.get("from") {
+            Some(name) => Some(Repository::parse(name).map_err(Error::Name)?),
+            None => None,
+        };
+        let registry = &state.registry;
+        if registry
+            .mount_blob(&repository, digest, source.as_ref())
+            .await?
+        {
+            return Ok(created(&repository, &digest));
+        }
+        return begin(state, parts, &repository, digest.algorithm()).await;
+    }
+    if let Some(digest) = query.digest("digest")? {
+        // An empty body with the digest of something is a client asking whether this form is
+        // supported; it gets a session to put the content to.
+        let is_question = content_length(parts)? == Some(0) && digest != empty(digest.algorithm());
+        if is_question {
+            return begin(state, parts, &repository, digest.algorithm()).await;
+        }
+        let registry = &state.registry;
+        let id = registry
+            .begin_upload(&repository, digest.algorithm())
+            .await?;
+        return finish(state, &repository, id, None, digest, body, true).await;
+    }
+    let algorithm = match query.get("digest-algorithm") {
+        Some(name) => name.parse().map_err(Error::Digest)?,
+        None => Algorithm::Sha256,
+    };
+    begin(state, parts, &repository, algorithm).await
+}
+
+/// The methods a session takes.
+pub(super) async fn dispatch(
+    state: &State,
+    parts: &Parts,
+    repository: Repository,
+    id: Uuid,
+    body: HttpBody,
+) -> Result<Response, Failure> {
+    match parts.method {
+        Method::PATCH => {
+            let mut body = stream(body);
+            let appended = match chunk_range(parts) {
+                Ok(range) => {
+                    let registry = &state.registry;
+                    registry
+                        .append_upload(&repository, id, range, &mut body)
+                        .await
+                        .map_err(Failure::from)
+                }
+                Err(failure) => Err(failure),
+            };
+            match appended {
+                Ok(offset) => {
+                    let place = Place::of(state, parts, &repository, id);
+                    Ok(place.response(StatusCode::ACCEPTED, offset))
+                }
+                Err(failure) => {
+                    drain(&mut body).await;
+                    Err(failure)
+                }
+            }
+        }
+        Method::PUT => {
+            let range = chunk_range(parts)?;
+            let digest = Query::parse(&parts.uri).digest("digest")?;
+            let digest = digest.ok_or_else(|| {
+                let message = "closing an upload needs the query parameter digest".to_owned();
+                Failure::Malformed(ErrorCode::DigestInvalid, message)
+            })?;
+            finish(state, &repository, id, range, digest, body, false).await
+        }
+        Method::GET => {
+            let offset = state.registry.upload_offset(&repository, id).await?;
+            let place = Place::of(state, parts, &repository, id);
+            Ok(place.response(StatusCode::NO_CONTENT, offset))
+        }
+        Method::DELETE => {
+            state.registry.cancel_upload(&repository, id).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        _ => Err(Failure::Method("GET, PATCH, PUT, DELETE")),
+    }
+}
+
+async fn begin(
+    state: &State,
+    parts: &Parts,
+    repository: &Repository,
+    algorithm: Algorithm,
+) -> Result<Response, Failure> {
+    let id = state.registry.begin_upload(repository, algorithm).await?;
+    let place = Place::of(state, parts, repository, id);
+    Ok(place.response(StatusCode::ACCEPTED, 0))
+}
+
+/// Receives the rest and commits. A session that only this request knows is cancelled on failure.
+async fn finish(
+    state: &State,
+    repository: &Repository,
+    id: Uuid,
+    range: Option<ChunkRange>,
+    digest: Digest,
+    body: HttpBody,
+    is_private: bool,
+) -> Result<Response, Failure> {
+    let mut body = stream(body);
+    let registry = &state.registry;
+    let finished = registry
+        .finish_upload(repository, id, range, digest, &mut body)
+        .await;
+    match finished {
+        Ok(()) => Ok(created(repository, &digest)),
+        Err(error) => {
+            if is_private {
+                // Already gone for most errors; what remains expires.
+                let _ = registry.cancel_upload(repository, id).await;
+            }
+            drain(&mut body).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// Where a session is reached.
+struct Place {
+    location: String,
+    id: Uuid,
+}
+
+impl Place {
+    /// Absolute, because some clients (Ollama) do not resolve a relative address.
+    fn of(state: &State, parts: &Parts, repository: &Repository, id: Uuid) -> Self {
+        let base = base_url(state, parts);
+        let location = format!("{base}/v2/{}/blobs/uploads/{id}", repository.as_str());
+        Self { location, id }
+    }
+
+    fn response(&self, status: StatusCode, offset: u64) -> Response {
+        let mut response = status.into_response();
+        insert(&mut response, header::LOCATION, &self.location);
+        insert(&mut response, UPLOAD_UUID, &self.id.to_string());
+        insert_offset(&mut response, offset);
+        response
+    }
+}
+
+/// The answer to a chunk that does not continue the upload says where it stands.
+pub(super) fn out_of_order(
+    mut response: Response,
+    state: &State,
+    parts: &Parts,
+    repository: &Repository,
+    id: Uuid,
+    offset: u64,
+) -> Response {
+    let place = Place::of(state, parts, repository, id);
+    insert(&mut response, header::LOCATION, &place.location);
+    insert(&mut response, UPLOAD_UUID, &id.to_string());
+    insert_offset(&mut response, offset);
+    response
+}
+
+fn insert_offset(response: &mut Response, offset: u64) {
+    let range = format!("0-{}", offset.saturating_sub(1));
+    insert(response, header::RANGE, &range);
+    insert(response, UPLOAD_OFFSET, &offset.to_string());
+}
+
+fn created(repository: &Repository, digest: &Digest) -> Response {
+    let mut response = StatusCode::CREATED.into_response();
+    insert(
+        &mut response,
+        header::LOCATION,
+        &blob_path(repository, digest),
+    );
+    insert(&mut response, CONTENT_DIGEST, &digest.to_string());
+    response
+}
+
+fn empty(algorithm: Algorithm) -> Digest {
+    Digest::of(algorithm, b"")
+}
+
+fn stream(body: HttpBody) -> impl Body {
+    body.into_data_stream().map_err(Into::into)
+}
+
+/// Takes in what the client is still sending, within limits.
+async fn drain(body: &mut impl Body) {
+    let reading = async {
+        let mut taken = 0;
+        while let Some(Ok(piece)) = body.next().await {
+            taken += piece.len() as u64;
+            if taken > DRAIN_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+}
+
+/// `Content-Range`, which must fit `Content-Length` where both are given.
+fn chunk_range(parts: &Parts) -> Result<Option<ChunkRange>, Failure> {
+    let Some(value) = parts.headers.get(header::CONTENT_RANGE) else {
+        return Ok(None);
+    };
+    let range = value.to_str().ok().and_then(range::chunk).ok_or_else(|| {
+        let message = "Content-Range must be <first>-<last>, counted in bytes".to_owned();
+        Failure::Malformed(ErrorCode::BlobUploadInvalid, message)
+    })?;
+    let announced = (range.end - range.start).saturating_add(1);
+    match content_length(parts)?.filter(|length| *length > 0 && *length != announced) {
+        Some(received) => Err(Failure::Registry(Error::ChunkLength {
+            announced,
+            received,
+        })),
+        None => Ok(Some(range)),
+    }
+}
+
+fn content_length(parts: &Parts) -> Result<Option<u64>, Failure> {
+    let Some(text) = header_text(&parts.headers, &header::CONTENT_LENGTH) else {
+        return Ok(None);
+    };
+    let length = text.parse().map_err(|_| {
+        let message = "Content-Length must be a number of bytes".to_owned();
+        Failure::Malformed(ErrorCode::SizeInvalid, message)
+    })?;
+    Ok(Some(length))
+}

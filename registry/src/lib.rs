@@ -1,0 +1,24 @@
+//! The registry role: OCI distribution 1.1 over a content-addressed store.
+//!
+//! A request travels downwards: `http` turns it into a typed endpoint and asks the policy,
+//! `service` knows the rules, `store` keeps things. Blobs lie in a folder under their digests.
+//! What a repository holds is told by records, small JSON files written durably before anything is
+//! acknowledged; an index over them answers lookups and listings and can be rebuilt at any time
+//! (`index_state`). `app` puts it all together.
+
+mod app;
+mod error;
+mod http;
+mod index_state;
+mod service;
+mod store;
+mod tasks;
+
+pub use app::{Config, serve};
+pub use error::Error;
+pub use index_state::{ReindexProgress, ReindexSummary, reindex};
+pub use store::key::RecordKey;
+pub use store::records::{BlobRecord, Entry, ManifestRecord, RepositoryRecord, TagRecord};
+pub use store::{Change, MetadataIndex, Page, RepositoryLock};
+#[cfg(any(test, feature = "test-support"))]
+pub use store::{conformance, memory::MemoryIndex};

@@ -1,0 +1,134 @@
+//! The verbs of a registry. HTTP calls them, and they call the stores; rules live here.
+
+pub(crate) mod blobs;
+pub(crate) mod manifests;
+pub(crate) mod uploads;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use artifact::{Digest, Repository, Tag};
+use jiff::Timestamp;
+
+use crate::error::Error;
+use crate::store::key::RecordKey;
+use crate::store::records::{Entry, ManifestRecord, Records, RepositoryRecord};
+use crate::store::{BlobStore, Change, MetadataIndex, Page, UploadStore};
+
+/// Runs `work` to its end even when the caller is dropped because its client went away, so that a
+/// record and its place in the index never part.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(work).await.map_err(Error::Task)?
+}
+
+/// The registry: what HTTP handlers hold.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    blobs: Arc<dyn BlobStore>,
+    uploads: Arc<dyn UploadStore>,
+    records: Records,
+    index: Arc<dyn MetadataIndex>,
+    max_blob_bytes: Option<u64>,
+    /// A record was changed and the index did not follow: it must be rebuilt at the next start.
+    index_is_behind: AtomicBool,
+}
+
+impl Registry {
+    /// Puts the stores together.
+    pub(crate) fn new(
+        blobs: Arc<dyn BlobStore>,
+        uploads: Arc<dyn UploadStore>,
+        records: Records,
+        index: Arc<dyn MetadataIndex>,
+        max_blob_bytes: Option<u64>,
+    ) -> Self {
+        Self {
+            blobs,
+            uploads,
+            records,
+            index,
+            max_blob_bytes,
+            index_is_behind: AtomicBool::new(false),
+        }
+    }
+
+    /// The store of upload sessions.
+    pub(crate) fn uploads(&self) -> &dyn UploadStore {
+        self.uploads.as_ref()
+    }
+
+    /// Whether the index follows the records as far as is known.
+    pub(crate) fn index_is_current(&self) -> bool {
+        !self.index_is_behind.load(Ordering::Acquire)
+    }
+
+    /// Whether storage and index answer.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        self.index.generation().await?;
+        self.blobs.stat(&Digest::sha256(b"")).await?;
+        Ok(())
+    }
+
+    /// Repository names in byte order.
+    pub(crate) async fn repositories(&self, page: Page) -> Result<Vec<Repository>, Error> {
+        self.index.repositories(page).await
+    }
+
+    /// Tags of a repository in byte order.
+    pub(crate) async fn tags(
+        &self,
+        repository: &Repository,
+        page: Page,
+    ) -> Result<Vec<Tag>, Error> {
+        if !self.index.has_repository(repository).await? {
+            return Err(Error::RepositoryUnknown {
+                repository: repository.clone(),
+            });
+        }
+        self.index.tags(repository, page).await
+    }
+
+    /// Manifests that refer to `subject`, which need not exist.
+    pub(crate) async fn referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        page: Page,
+    ) -> Result<Vec<(Digest, ManifestRecord)>, Error> {
+        self.index.referrers(repository, subject, page).await
+    }
+
+    /// Writes a record, then the index. The caller holds the lock of the repository.
+    async fn put_record(&self, entry: Entry) -> Result<(), Error> {
+        self.records.put(&entry).await?;
+        self.follow(Change::Put(Box::new(entry))).await
+    }
+
+    /// Removes a record, then follows with the index. The caller holds the lock.
+    async fn remove_record(&self, key: RecordKey) -> Result<(), Error> {
+        self.records.remove(&key).await?;
+        self.follow(Change::Remove(key)).await
+    }
+
+    async fn follow(&self, change: Change) -> Result<(), Error> {
+        let followed = self.index.apply(vec![change]).await;
+        if followed.is_err() {
+            self.index_is_behind.store(true, Ordering::Release);
+        }
+        followed
+    }
+
+    /// Makes the repository exist. The caller holds its lock.
+    async fn ensure_repository(&self, repository: &Repository) -> Result<(), Error> {
+        if self.index.has_repository(repository).await? {
+            return Ok(());
+        }
+        let record = RepositoryRecord {
+            created: Timestamp::now(),
+        };
+        self.put_record(Entry::Repository(repository.clone(), record))
+            .await
+    }
+}

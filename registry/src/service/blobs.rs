@@ -1,0 +1,128 @@
+//! Blobs of a repository: look, open, mount, delete.
+//!
+//! Content is stored once, but a repository sees only the blobs that were pushed or mounted into
+//! it: what one repository holds says nothing to another.
+
+use std::sync::Arc;
+
+use artifact::{Digest, Repository};
+use jiff::Timestamp;
+
+use crate::error::Error;
+use crate::service::{Registry, detached};
+use crate::store::OpenBlob;
+use crate::store::key::RecordKey;
+use crate::store::records::{BlobRecord, Entry};
+
+impl Registry {
+    /// The size of a blob in bytes.
+    pub(crate) async fn blob_size(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<u64, Error> {
+        self.require_blob(repository, digest).await?;
+        // The storage itself is asked: a record of content that has gone must not lead a client
+        // to skip its upload.
+        self.blobs
+            .stat(digest)
+            .await?
+            .ok_or_else(|| unknown(repository, digest))
+    }
+
+    /// Opens a blob for reading.
+    pub(crate) async fn open_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<OpenBlob, Error> {
+        self.require_blob(repository, digest).await?;
+        self.blobs
+            .open(digest)
+            .await?
+            .ok_or_else(|| unknown(repository, digest))
+    }
+
+    /// Makes a blob of another repository a blob of this one too. `false` when the source, or for
+    /// `None` every repository, does not hold it.
+    pub(crate) async fn mount_blob(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: Digest,
+        source: Option<&Repository>,
+    ) -> Result<bool, Error> {
+        let is_held = match source {
+            Some(source) => self.index.blob(source, &digest).await?.is_some(),
+            None => self.index.holder_of(&digest).await?.is_some(),
+        };
+        if !is_held {
+            return Ok(false);
+        }
+        let Some(size) = self.blobs.stat(&digest).await? else {
+            return Ok(false);
+        };
+        let registry = Arc::clone(self);
+        let repository = repository.clone();
+        detached(async move { registry.link_blob(&repository, &digest, size).await }).await?;
+        Ok(true)
+    }
+
+    /// Notes that the repository holds a blob whose content is stored.
+    pub(crate) async fn link_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), Error> {
+        let _lock = self.index.lock(repository).await?;
+        if self.index.blob(repository, digest).await?.is_some() {
+            return Ok(());
+        }
+        self.ensure_repository(repository).await?;
+        let record = BlobRecord {
+            size,
+            linked: Timestamp::now(),
+        };
+        self.put_record(Entry::Blob(repository.clone(), *digest, record))
+            .await
+    }
+
+    /// Takes a blob out of the repository. Its content goes with garbage collection, when no
+    /// repository holds it any more.
+    pub(crate) async fn delete_blob(
+        self: &Arc<Self>,
+        repository: Repository,
+        digest: Digest,
+    ) -> Result<(), Error> {
+        let registry = Arc::clone(self);
+        detached(async move { registry.unlink_blob(&repository, &digest).await }).await
+    }
+
+    async fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        let _lock = self.index.lock(repository).await?;
+        self.require_blob(repository, digest).await?;
+        if let Some(manifest) = self.index.manifest_naming(repository, digest).await? {
+            return Err(Error::BlobInUse {
+                repository: repository.clone(),
+                digest: *digest,
+                manifest,
+            });
+        }
+        self.remove_record(RecordKey::Blob(repository.clone(), *digest))
+            .await
+    }
+
+    async fn require_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        match self.index.blob(repository, digest).await? {
+            Some(_) => Ok(()),
+            None => Err(unknown(repository, digest)),
+        }
+    }
+}
+
+fn unknown(repository: &Repository, digest: &Digest) -> Error {
+    Error::BlobUnknown {
+        repository: repository.clone(),
+        digest: *digest,
+    }
+}

@@ -1,0 +1,276 @@
+//! Manifests: validate, put, tag, delete. Referrers follow from the subject of what is put.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use artifact::manifest::Descriptor;
+use artifact::{Algorithm, Digest, Manifest, Repository, Tag};
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::error::Error;
+use crate::service::{Registry, detached};
+use crate::store::key::RecordKey;
+use crate::store::records::{Entry, ManifestRecord, TagRecord};
+
+/// At most this many missing blobs are named in an error.
+const MISSING_NAMED: usize = 100;
+
+/// How a request names a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ManifestReference {
+    /// By tag.
+    Tag(Tag),
+    /// By digest.
+    Digest(Digest),
+}
+
+/// A manifest that was found.
+#[derive(Debug)]
+pub(crate) struct FoundManifest {
+    /// The digest it was asked for, or that its tag points to.
+    pub(crate) digest: Digest,
+    /// What is known of it.
+    pub(crate) record: ManifestRecord,
+}
+
+/// A manifest on its way in.
+#[derive(Debug)]
+pub(crate) struct NewManifest {
+    /// Where it goes.
+    pub(crate) repository: Repository,
+    /// Under which name.
+    pub(crate) reference: ManifestReference,
+    /// Further tags to set.
+    pub(crate) tags: Vec<Tag>,
+    /// The Content-Type of the request, without parameters.
+    pub(crate) content_type: Option<String>,
+    /// The bytes, kept as they are.
+    pub(crate) content: Bytes,
+}
+
+/// What came of a [`NewManifest`].
+#[derive(Debug)]
+pub(crate) struct StoredManifest {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// The manifest it refers to.
+    pub(crate) subject: Option<Digest>,
+}
+
+impl Registry {
+    /// Finds a manifest.
+    pub(crate) async fn find_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Result<FoundManifest, Error> {
+        let digest = match reference {
+            ManifestReference::Digest(digest) => Some(*digest),
+            ManifestReference::Tag(tag) => {
+                let tag = self.index.tag(repository, tag).await?;
+                tag.map(|record| record.digest)
+            }
+        };
+        if let Some(digest) = digest
+            && let Some(record) = self.index.manifest(repository, &digest).await?
+        {
+            return Ok(FoundManifest { digest, record });
+        }
+        Err(unknown(repository, reference))
+    }
+
+    /// The bytes of a manifest that was found.
+    pub(crate) async fn manifest_content(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Bytes, Error> {
+        let content = self.blobs.read(digest).await?;
+        content.ok_or_else(|| unknown(repository, &ManifestReference::Digest(*digest)))
+    }
+
+    /// Checks and stores a manifest, then points its tags to it. Detached from the caller, so
+    /// that a client that goes away leaves all of it done or none.
+    pub(crate) async fn put_manifest(
+        self: &Arc<Self>,
+        new: NewManifest,
+    ) -> Result<StoredManifest, Error> {
+        let registry = Arc::clone(self);
+        detached(async move { registry.store_manifest(new).await }).await
+    }
+
+    async fn store_manifest(&self, new: NewManifest) -> Result<StoredManifest, Error> {
+        let digest = checked_digest(&new)?;
+        let manifest = Manifest::parse(new.content.to_vec(), new.content_type.as_deref())
+            .map_err(Error::ManifestInvalid)?;
+        let repository = &new.repository;
+        let _lock = self.index.lock(repository).await?;
+        self.require_content(repository, &manifest).await?;
+        self.blobs.put(&digest, new.content.clone()).await?;
+        self.ensure_repository(repository).await?;
+        let record = ManifestRecord::of(&manifest);
+        let subject = record.subject;
+        self.put_manifest_record(repository, digest, record).await?;
+        // Last, so that a tag never points to a manifest that is not there.
+        if let ManifestReference::Tag(tag) = &new.reference {
+            self.point_tag(repository, tag, digest).await?;
+        }
+        for tag in &new.tags {
+            self.point_tag(repository, tag, digest).await?;
+        }
+        Ok(StoredManifest { digest, subject })
+    }
+
+    async fn put_manifest_record(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        mut record: ManifestRecord,
+    ) -> Result<(), Error> {
+        if let Some(stored) = self.index.manifest(repository, &digest).await? {
+            record.pushed = stored.pushed;
+            if record == stored {
+                return Ok(());
+            }
+            // Pushed again under another media type: what followed from the old record must go.
+            self.remove_record(RecordKey::Manifest(repository.clone(), digest))
+                .await?;
+        }
+        self.put_record(Entry::Manifest(repository.clone(), digest, record))
+            .await
+    }
+
+    async fn point_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: Digest,
+    ) -> Result<(), Error> {
+        let record = TagRecord {
+            digest,
+            updated: Timestamp::now(),
+        };
+        self.put_record(Entry::Tag(repository.clone(), tag.clone(), record))
+            .await
+    }
+
+    /// Removes a tag alone, or a manifest with every tag that points to it.
+    pub(crate) async fn delete_manifest(
+        self: &Arc<Self>,
+        repository: Repository,
+        reference: ManifestReference,
+    ) -> Result<(), Error> {
+        let registry = Arc::clone(self);
+        detached(async move { registry.remove_manifest(&repository, &reference).await }).await
+    }
+
+    async fn remove_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Result<(), Error> {
+        let _lock = self.index.lock(repository).await?;
+        match reference {
+            ManifestReference::Tag(tag) => {
+                if self.index.tag(repository, tag).await?.is_none() {
+                    return Err(unknown(repository, reference));
+                }
+                let key = RecordKey::Tag(repository.clone(), tag.clone());
+                self.remove_record(key).await
+            }
+            ManifestReference::Digest(digest) => {
+                if self.index.manifest(repository, digest).await?.is_none() {
+                    return Err(unknown(repository, reference));
+                }
+                // Tags first, for the reason that they are set last.
+                for tag in self.index.tags_of(repository, digest).await? {
+                    self.remove_record(RecordKey::Tag(repository.clone(), tag))
+                        .await?;
+                }
+                let key = RecordKey::Manifest(repository.clone(), *digest);
+                self.remove_record(key).await
+            }
+        }
+    }
+
+    /// Everything the manifest names must be in the repository, with the size it says. Content
+    /// that may stay elsewhere, and the subject, need not be.
+    async fn require_content(
+        &self,
+        repository: &Repository,
+        manifest: &Manifest,
+    ) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        let mut seen = BTreeSet::new();
+        let named = manifest.blobs().chain(manifest.manifests());
+        for descriptor in named.filter(|descriptor| !descriptor.is_foreign) {
+            if !seen.insert((descriptor.digest, descriptor.size)) {
+                continue;
+            }
+            match self.held_size(repository, &descriptor.digest).await? {
+                Some(stored) => require_size(descriptor, stored)?,
+                None if missing.len() < MISSING_NAMED => missing.push(descriptor.digest),
+                None => break,
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::ManifestBlobUnknown {
+            repository: repository.clone(),
+            missing,
+        })
+    }
+
+    /// The size of a blob or manifest of the repository.
+    async fn held_size(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, Error> {
+        if let Some(blob) = self.index.blob(repository, digest).await? {
+            return Ok(Some(blob.size));
+        }
+        let manifest = self.index.manifest(repository, digest).await?;
+        Ok(manifest.map(|record| record.size))
+    }
+}
+
+fn require_size(descriptor: &Descriptor, stored: u64) -> Result<(), Error> {
+    if descriptor.size == stored {
+        return Ok(());
+    }
+    Err(Error::DescriptorSize {
+        digest: descriptor.digest,
+        claimed: descriptor.size,
+        stored,
+    })
+}
+
+/// The digest of the content, which must be the one it is put under.
+fn checked_digest(new: &NewManifest) -> Result<Digest, Error> {
+    match &new.reference {
+        ManifestReference::Tag(_) => Ok(Digest::of(Algorithm::Sha256, &new.content)),
+        ManifestReference::Digest(expected) => {
+            let actual = Digest::of(expected.algorithm(), &new.content);
+            if actual == *expected {
+                return Ok(actual);
+            }
+            Err(Error::DigestMismatch {
+                expected: *expected,
+                actual,
+            })
+        }
+    }
+}
+
+fn unknown(repository: &Repository, reference: &ManifestReference) -> Error {
+    Error::ManifestUnknown {
+        repository: repository.clone(),
+        reference: match reference {
+            ManifestReference::Tag(tag) => tag.as_str().to_owned(),
+            ManifestReference::Digest(digest) => digest.to_string(),
+        },
+    }
+}

@@ -1,0 +1,182 @@
+//! Upload sessions: begin, append, finish, cancel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use artifact::{Algorithm, Digest, Repository};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::service::{Registry, detached};
+use crate::store::UploadSession;
+
+/// A client that sends nothing for this long is taken to be gone; what it sent is kept.
+const BODY_IDLE: Duration = Duration::from_secs(60);
+
+/// Which bytes of the blob a chunk claims to be, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkRange {
+    /// Offset of the first byte.
+    pub(crate) start: u64,
+    /// Offset of the last byte.
+    pub(crate) end: u64,
+}
+
+impl ChunkRange {
+    fn length(self) -> u64 {
+        (self.end - self.start).saturating_add(1)
+    }
+}
+
+/// A request body.
+pub(crate) trait Body:
+    Stream<Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin
+{
+}
+
+impl<S> Body for S where
+    S: Stream<Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin
+{
+}
+
+impl Registry {
+    /// Opens an upload session.
+    pub(crate) async fn begin_upload(
+        &self,
+        repository: &Repository,
+        algorithm: Algorithm,
+    ) -> Result<Uuid, Error> {
+        self.uploads.begin(repository, algorithm).await
+    }
+
+    /// Bytes of the session that are safely stored.
+    pub(crate) async fn upload_offset(
+        &self,
+        repository: &Repository,
+        id: Uuid,
+    ) -> Result<u64, Error> {
+        self.uploads.offset(repository, id).await
+    }
+
+    /// Appends a chunk and makes it durable; gives the new offset. A body that is cut off leaves
+    /// what arrived, so that the client can go on from there.
+    pub(crate) async fn append_upload(
+        &self,
+        repository: &Repository,
+        id: Uuid,
+        range: Option<ChunkRange>,
+        body: &mut dyn Body,
+    ) -> Result<u64, Error> {
+        let mut session = self.claim(repository, id, range).await?;
+        match self.receive(session.as_mut(), range, body).await {
+            Ok(()) => session.settle().await,
+            Err(error) => Err(self.leave(session, error).await),
+        }
+    }
+
+    /// Appends the last chunk, if there is one, and makes the blob visible if all of it has
+    /// `digest`. Ends the session either way, unless the body is cut off.
+    pub(crate) async fn finish_upload(
+        self: &Arc<Self>,
+        repository: &Repository,
+        id: Uuid,
+        range: Option<ChunkRange>,
+        digest: Digest,
+        body: &mut dyn Body,
+    ) -> Result<(), Error> {
+        let mut session = self.claim(repository, id, range).await?;
+        session.expect_algorithm(digest.algorithm());
+        if let Err(error) = self.receive(session.as_mut(), range, body).await {
+            return Err(self.leave(session, error).await);
+        }
+        let registry = Arc::clone(self);
+        let repository = repository.clone();
+        detached(async move {
+            let size = session.commit(digest).await?;
+            registry.link_blob(&repository, &digest, size).await
+        })
+        .await
+    }
+
+    /// Ends a session and forgets its bytes.
+    pub(crate) async fn cancel_upload(
+        &self,
+        repository: &Repository,
+        id: Uuid,
+    ) -> Result<(), Error> {
+        let session = self.uploads.claim(repository, id).await?;
+        detached(session.cancel()).await
+    }
+
+    async fn claim(
+        &self,
+        repository: &Repository,
+        id: Uuid,
+        range: Option<ChunkRange>,
+    ) -> Result<Box<dyn UploadSession>, Error> {
+        let session = self.uploads.claim(repository, id).await?;
+        let offset = session.offset();
+        if range.is_some_and(|range| range.start != offset) {
+            return Err(Error::OutOfOrder { id, offset });
+        }
+        Ok(session)
+    }
+
+    /// Moves the body into the session.
+    async fn receive(
+        &self,
+        session: &mut dyn UploadSession,
+        range: Option<ChunkRange>,
+        body: &mut dyn Body,
+    ) -> Result<(), Error> {
+        let announced = range.map(ChunkRange::length);
+        let mut received = 0;
+        loop {
+            let piece = match tokio::time::timeout(BODY_IDLE, body.next()).await {
+                Ok(Some(Ok(piece))) => piece,
+                Ok(None) => break,
+                Ok(Some(Err(source))) => return Err(Error::BodyCutOff { received, source }),
+                Err(source) => {
+                    let source = Box::new(source);
+                    return Err(Error::BodyCutOff { received, source });
+                }
+            };
+            received += piece.len() as u64;
+            if let Some(announced) = announced.filter(|announced| received > *announced) {
+                return Err(Error::ChunkLength {
+                    announced,
+                    received,
+                });
+            }
+            let size = session.offset().saturating_add(piece.len() as u64);
+            if let Some(limit) = self.max_blob_bytes.filter(|limit| size > *limit) {
+                return Err(Error::BlobTooLarge { limit });
+            }
+            session.write(piece).await?;
+        }
+        match announced.filter(|announced| *announced != received) {
+            // An empty body closes a session whatever its headers say.
+            Some(announced) if received > 0 => Err(Error::ChunkLength {
+                announced,
+                received,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// After a failed receive: decides what stays of the session, and gives the error back.
+    async fn leave(&self, mut session: Box<dyn UploadSession>, error: Error) -> Error {
+        let left = match &error {
+            Error::BlobTooLarge { .. } => session.cancel().await,
+            Error::ChunkLength { .. } => session.rewind().await,
+            Error::BodyCutOff { .. } => session.settle().await.map(drop),
+            _ => Ok(()),
+        };
+        if let Err(failure) = left {
+            tracing::warn!(error = %failure, "an upload session could not be left in order");
+        }
+        error
+    }
+}

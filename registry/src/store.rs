@@ -1,0 +1,224 @@
+//! The seams of storage: what a blob store, an upload store and a metadata index must do.
+//!
+//! A blob has two states. While it is being received it belongs to an upload session and nobody
+//! else can see it; once its digest has matched it is committed, and from then on it is visible
+//! under that digest, whole, for ever or until it is collected.
+
+pub(crate) mod key;
+pub(crate) mod local;
+pub(crate) mod records;
+pub(crate) mod sled;
+
+#[cfg(any(test, feature = "test-support"))]
+pub mod conformance;
+#[cfg(any(test, feature = "test-support"))]
+pub mod memory;
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::time::Duration;
+
+use artifact::{Algorithm, Digest, Repository, Tag};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::store::key::RecordKey;
+use crate::store::records::{BlobRecord, Entry, ManifestRecord, TagRecord};
+
+/// Committed content, by digest.
+pub(crate) trait BlobStore: Debug + Send + Sync {
+    /// The size in bytes, or `None` when there is no such blob.
+    fn stat<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<u64>, Error>>;
+
+    /// Opens a blob for reading, or `None` when there is no such blob.
+    fn open<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<OpenBlob>, Error>>;
+
+    /// The whole content of a small blob (a manifest), or `None` when there is no such blob.
+    fn read<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Bytes>, Error>>;
+
+    /// Stores small content whose digest the caller has computed; durable when this returns.
+    fn put<'a>(&'a self, digest: &'a Digest, content: Bytes) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+/// A blob that is open for reading; it stays readable even when it is removed meanwhile.
+#[derive(Debug)]
+pub(crate) struct OpenBlob {
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// Where its bytes come from.
+    pub(crate) content: BlobContent,
+}
+
+/// Where the bytes of an open blob come from.
+#[derive(Debug)]
+pub(crate) enum BlobContent {
+    /// A file of the local store.
+    File(File),
+}
+
+/// Content on its way in.
+pub(crate) trait UploadStore: Debug + Send + Sync {
+    /// Opens a session for `repository`, hashed with `algorithm`.
+    fn begin<'a>(
+        &'a self,
+        repository: &'a Repository,
+        algorithm: Algorithm,
+    ) -> BoxFuture<'a, Result<Uuid, Error>>;
+
+    /// Bytes of the session that are safely stored.
+    fn offset<'a>(
+        &'a self,
+        repository: &'a Repository,
+        id: Uuid,
+    ) -> BoxFuture<'a, Result<u64, Error>>;
+
+    /// Takes the session for writing. One request at a time may have it: while another one is
+    /// receiving, this fails with [`Error::OutOfOrder`].
+    fn claim<'a>(
+        &'a self,
+        repository: &'a Repository,
+        id: Uuid,
+    ) -> BoxFuture<'a, Result<Box<dyn UploadSession>, Error>>;
+
+    /// Removes sessions untouched for longer than `age`; gives how many.
+    fn expire(&self, age: Duration) -> BoxFuture<'_, Result<usize, Error>>;
+}
+
+/// An upload session that this request alone may write to.
+///
+/// Dropped without `settle` or `commit`, for instance because the client went away, it keeps and
+/// settles what has arrived, in the background.
+pub(crate) trait UploadSession: Send {
+    /// Bytes received so far.
+    fn offset(&self) -> u64;
+
+    /// Takes the next bytes. An error may surface one call later than its cause.
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Makes what has arrived durable, with the state of the hash; gives the offset.
+    fn settle(&mut self) -> BoxFuture<'_, Result<u64, Error>>;
+
+    /// Forgets what was written since the session was claimed.
+    fn rewind(&mut self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Ends the session: the content becomes visible if it has this digest, else
+    /// [`Error::DigestMismatch`] and nothing is kept. Gives the size in bytes.
+    fn commit(self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, Error>>;
+
+    /// Ends the session and forgets its bytes.
+    fn cancel(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>>;
+
+    /// Chooses the hash, which is free of cost as long as nothing has been written.
+    fn expect_algorithm(&mut self, algorithm: Algorithm);
+}
+
+/// One change of the index, made after its record was written or removed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A record was written.
+    Put(Box<Entry>),
+    /// A record was removed.
+    Remove(RecordKey),
+}
+
+/// Part of a listing: what follows `after`, at most `limit` of it.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The last name already seen.
+    pub after: Option<String>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// Holding it, nobody else changes the repository; dropping it lets the next one in.
+pub type RepositoryLock = Box<dyn Send>;
+
+/// Lookups and listings over the records. It is never the truth: it can be emptied and refilled
+/// from them at any time.
+pub trait MetadataIndex: Debug + Send + Sync {
+    /// Makes all changes or none.
+    fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Waits until nobody else changes the repository. Whoever writes records takes this first,
+    /// so that records and index change in the same order.
+    fn lock<'a>(
+        &'a self,
+        repository: &'a Repository,
+    ) -> BoxFuture<'a, Result<RepositoryLock, Error>>;
+
+    /// Whether the repository exists.
+    fn has_repository<'a>(
+        &'a self,
+        repository: &'a Repository,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// The manifest of a repository, by digest.
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a Repository,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<ManifestRecord>, Error>>;
+
+    /// The tag of a repository.
+    fn tag<'a>(
+        &'a self,
+        repository: &'a Repository,
+        tag: &'a Tag,
+    ) -> BoxFuture<'a, Result<Option<TagRecord>, Error>>;
+
+    /// The blob of a repository.
+    fn blob<'a>(
+        &'a self,
+        repository: &'a Repository,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<BlobRecord>, Error>>;
+
+    /// Repository names in byte order.
+    fn repositories(&self, page: Page) -> BoxFuture<'_, Result<Vec<Repository>, Error>>;
+
+    /// Tags of a repository in byte order.
+    fn tags<'a>(
+        &'a self,
+        repository: &'a Repository,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<Tag>, Error>>;
+
+    /// Tags of a repository that point to `digest`.
+    fn tags_of<'a>(
+        &'a self,
+        repository: &'a Repository,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Vec<Tag>, Error>>;
+
+    /// Manifests whose subject is `subject`, in the order of their digests.
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a Repository,
+        subject: &'a Digest,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<(Digest, ManifestRecord)>, Error>>;
+
+    /// Some repository that holds the blob.
+    fn holder_of<'a>(
+        &'a self,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<Repository>, Error>>;
+
+    /// Some manifest of the repository that names the blob.
+    fn manifest_naming<'a>(
+        &'a self,
+        repository: &'a Repository,
+        blob: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<Digest>, Error>>;
+
+    /// The generation that [`MetadataIndex::begin`] wrote last, `None` when there is none.
+    fn generation(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;
+
+    /// Notes which generation of the index this is.
+    fn begin(&self, generation: u64) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Writes everything out.
+    fn flush(&self) -> BoxFuture<'_, Result<(), Error>>;
+}

@@ -1,0 +1,260 @@
+//! Records: the truth about repositories, manifests, tags and blob links, as small JSON objects.
+//!
+//! A record is written durably before the write is acknowledged; the index is only ever made from
+//! them. A manifest's record carries all that the index needs (subject, artifact type,
+//! annotations, the content it names), so that a manifest and its place in a referrers list are
+//! one write and can never contradict each other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use artifact::{Digest, Manifest, Repository, Tag};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::store::key::RecordKey;
+
+/// That a repository exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryRecord {
+    /// When its first content came.
+    pub created: Timestamp,
+}
+
+/// That a repository holds a manifest, and what the manifest says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRecord {
+    /// Its media type, as it is served.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was pushed first.
+    pub pushed: Timestamp,
+    /// The artifact type as a referrers list shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The manifest it refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Digest>,
+    /// Its annotations, kept only for a referrer, whose list shows them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// The blobs it names: config and layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<Digest>,
+    /// The manifests it names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Digest>,
+}
+
+impl ManifestRecord {
+    /// What is kept of `manifest`, pushed now.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Self {
+        let subject = manifest.subject().map(|subject| subject.digest);
+        Self {
+            media_type: manifest.media_type().to_owned(),
+            size: manifest.raw().len() as u64,
+            pushed: Timestamp::now(),
+            artifact_type: manifest.artifact_type().map(str::to_owned),
+            annotations: if subject.is_some() {
+                manifest.annotations().clone()
+            } else {
+                BTreeMap::new()
+            },
+            subject,
+            blobs: manifest.blobs().map(|blob| blob.digest).collect(),
+            manifests: manifest
+                .manifests()
+                .iter()
+                .map(|entry| entry.digest)
+                .collect(),
+        }
+    }
+}
+
+/// What a tag points to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRecord {
+    /// The manifest, under the digest it was pushed with.
+    pub digest: Digest,
+    /// When the tag was set.
+    pub updated: Timestamp,
+}
+
+/// That a repository holds a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRecord {
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was pushed or mounted first.
+    pub linked: Timestamp,
+}
+
+/// A record with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A repository.
+    Repository(Repository, RepositoryRecord),
+    /// A manifest of a repository.
+    Manifest(Repository, Digest, ManifestRecord),
+    /// A tag of a repository.
+    Tag(Repository, Tag, TagRecord),
+    /// A blob of a repository.
+    Blob(Repository, Digest, BlobRecord),
+}
+
+impl Entry {
+    /// Where the record lies.
+    #[must_use]
+    pub fn key(&self) -> RecordKey {
+        match self {
+            Self::Repository(repository, _) => RecordKey::Repository(repository.clone()),
+            Self::Manifest(repository, digest, _) => {
+                RecordKey::Manifest(repository.clone(), *digest)
+            }
+            Self::Tag(repository, tag, _) => RecordKey::Tag(repository.clone(), tag.clone()),
+            Self::Blob(repository, digest, _) => RecordKey::Blob(repository.clone(), *digest),
+        }
+    }
+
+    /// The record alone, as JSON.
+    ///
+    /// # Errors
+    /// Only when the writer of JSON fails, which these types give no cause for.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        match self {
+            Self::Repository(_, record) => serde_json::to_vec(record),
+            Self::Manifest(_, _, record) => serde_json::to_vec(record),
+            Self::Tag(_, _, record) => serde_json::to_vec(record),
+            Self::Blob(_, _, record) => serde_json::to_vec(record),
+        }
+    }
+
+    /// Reads the record that lies under `key`.
+    ///
+    /// # Errors
+    /// When `json` is not such a record.
+    pub fn from_json(key: RecordKey, json: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(match key {
+            RecordKey::Repository(repository) => {
+                Self::Repository(repository, serde_json::from_slice(json)?)
+            }
+            RecordKey::Manifest(repository, digest) => {
+                Self::Manifest(repository, digest, serde_json::from_slice(json)?)
+            }
+            RecordKey::Tag(repository, tag) => {
+                Self::Tag(repository, tag, serde_json::from_slice(json)?)
+            }
+            RecordKey::Blob(repository, digest) => {
+                Self::Blob(repository, digest, serde_json::from_slice(json)?)
+            }
+        })
+    }
+}
+
+/// The store of the records.
+#[derive(Clone, Debug)]
+pub(crate) struct Records {
+    store: Arc<dyn ObjectStore>,
+    /// The folder behind a local store, whose deletes must be made durable here.
+    folder: Option<PathBuf>,
+}
+
+impl Records {
+    /// Opens the records in a local folder, which must exist. Every put syncs file and folder.
+    pub(crate) fn open_local(folder: &Path) -> Result<Self, Error> {
+        let store = LocalFileSystem::new_with_prefix(folder)
+            .map_err(|source| Error::record("open", String::new(), source))?
+            .with_fsync(true);
+        Ok(Self {
+            store: Arc::new(store),
+            folder: Some(folder.to_owned()),
+        })
+    }
+
+    /// Writes a record over whatever was there; it is durable when this returns.
+    pub(crate) async fn put(&self, entry: &Entry) -> Result<(), Error> {
+        let path = entry.key().path();
+        let json = entry.to_json().map_err(|source| Error::DamagedRecord {
+            key: path.clone(),
+            source,
+        })?;
+        let location = ObjectPath::from(path.as_str());
+        match self.store.put(&location, json.into()).await {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::record("write", path, source)),
+        }
+    }
+
+    /// Removes a record; its absence is durable when this returns. An absent record is fine.
+    pub(crate) async fn remove(&self, key: &RecordKey) -> Result<(), Error> {
+        let path = key.path();
+        let location = ObjectPath::from(path.as_str());
+        match self.store.delete(&location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(source) => return Err(Error::record("remove", path, source)),
+        }
+        // The local store syncs what it writes but not what it removes.
+        let Some(parent) = self
+            .folder
+            .as_ref()
+            .and_then(|folder| folder.join(&path).parent().map(Path::to_owned))
+        else {
+            return Ok(());
+        };
+        tokio::task::spawn_blocking(move || sync_folder_if_present(&parent))
+            .await
+            .map_err(Error::Task)?
+    }
+
+    /// Every record, in no particular order; a damaged one is an error of its own.
+    pub(crate) fn entries(&self) -> BoxStream<'static, Result<Entry, Error>> {
+        let store = Arc::clone(&self.store);
+        self.store
+            .list(None)
+            .map_err(|source| Error::record("list", String::new(), source))
+            .try_filter_map(|object| async move {
+                let path = object.location.to_string();
+                Ok(RecordKey::parse(&path).map(|key| (key, path, object.location)))
+            })
+            .map(move |found| {
+                let store = Arc::clone(&store);
+                async move {
+                    let (key, path, location) = found?;
+                    read(store.as_ref(), key, path, &location).await
+                }
+            })
+            .buffer_unordered(16)
+            .boxed()
+    }
+}
+
+async fn read(
+    store: &dyn ObjectStore,
+    key: RecordKey,
+    path: String,
+    location: &ObjectPath,
+) -> Result<Entry, Error> {
+    let unreadable = |source| Error::record("read", path.clone(), source);
+    let found = store.get(location).await.map_err(unreadable)?;
+    let json = found.bytes().await.map_err(unreadable)?;
+    Entry::from_json(key, &json).map_err(|source| Error::DamagedRecord { key: path, source })
+}
+
+fn sync_folder_if_present(folder: &Path) -> Result<(), Error> {
+    match std::fs::File::open(folder) {
+        Ok(folder_file) => folder_file
+            .sync_all()
+            .map_err(Error::storage("sync", folder)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::storage("open", folder)(error)),
+    }
+}

@@ -73,6 +73,10 @@ pub enum PullEvent {
         fetched: u64,
         /// Bytes that were on the node already.
         reused: u64,
+        /// What a person should know although all is well: the registry could not be asked whether
+        /// the tag has moved.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
     /// The pull failed. The last event of a bad one.
     Failed {

@@ -4,6 +4,7 @@
 //! Docker model-spec `spec.md`. The GGUF blob is the same in all of them: only the small manifest
 //! and its config differ.
 
+mod go_template;
 mod write;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::{Descriptor, Manifest};
 use crate::media_type::{docker_model, modelpack, ollama};
 
+pub use go_template::{ChatFormat, chat_format_of};
 pub use write::{Document, ModelFacts, ollama_manifest, modelpack_manifest};
 
 /// Who wrote a manifest.

@@ -72,9 +72,10 @@ fn agent_exit_code(code: AgentErrorCode) -> u8 {
         AgentErrorCode::Corrupt => code::CORRUPT,
         AgentErrorCode::NoSpace => code::NO_SPACE,
         AgentErrorCode::Denied => code::DENIED,
-        AgentErrorCode::BadRequest | AgentErrorCode::Unsupported | AgentErrorCode::Internal => {
-            code::FAILED
-        }
+        AgentErrorCode::BadRequest
+        | AgentErrorCode::Unsupported
+        | AgentErrorCode::Conflict
+        | AgentErrorCode::Internal => code::FAILED,
     }
 }
 

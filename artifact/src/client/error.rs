@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use crate::agent_api::AgentError;
+use crate::agent_api::{AgentError, AgentErrorCode};
 use crate::digest::Digest;
 use crate::manifest::InvalidManifest;
 use crate::reference::Reference;
@@ -269,6 +269,33 @@ impl Error {
             self,
             Self::ManifestUnknown { .. } | Self::BlobUnknown { .. }
         ) || crate::client::agent::is_not_found(self)
+    }
+
+    /// The kind of the error in the node agent's API.
+    #[must_use]
+    pub fn code(&self) -> AgentErrorCode {
+        match self {
+            Self::Denied { .. } => AgentErrorCode::Denied,
+            Self::ManifestUnknown { .. } | Self::BlobUnknown { .. } => AgentErrorCode::NotFound,
+            Self::Manifest { .. } | Self::NotAModel { .. } => AgentErrorCode::Unsupported,
+            Self::TooLong { .. }
+            | Self::Truncated { .. }
+            | Self::WrongRange { .. }
+            | Self::RangesIgnored { .. }
+            | Self::WrongSize { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Header { .. } => AgentErrorCode::Corrupt,
+            Self::Transport { .. }
+            | Self::Stalled { .. }
+            | Self::Status { .. }
+            | Self::Handshake { .. }
+            | Self::AgentUnreachable { .. }
+            | Self::AgentCut { .. }
+            | Self::AgentAnswer { .. } => AgentErrorCode::Unreachable,
+            Self::Agent { error } => error.code,
+            Self::Address { .. } | Self::Url { .. } => AgentErrorCode::BadRequest,
+            Self::Setup { .. } | Self::File { .. } => AgentErrorCode::Internal,
+        }
     }
 
     /// How long the server asked to be left alone, at most a minute.

@@ -1,0 +1,212 @@
+//! Config and the composition root: cache, puller, API, two listeners, shutdown.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use artifact::Reference;
+use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+use crate::cache::NodeCache;
+use crate::error::Error;
+use crate::http::{Api, router};
+use crate::pull::{PullOptions, Puller};
+
+/// Who may use the Unix socket: the agent's user and group.
+const SOCKET_MODE: u32 = 0o660;
+/// How long connections may take to end after a shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// What an agent needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The cache folder; made if need be.
+    pub root: PathBuf,
+    /// The Unix socket. Default `agent.sock` in the cache folder.
+    pub socket: Option<PathBuf>,
+    /// How models are pulled.
+    pub pull: PullOptions,
+}
+
+impl Config {
+    /// The defaults for a cache below `root`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            socket: None,
+            pull: PullOptions::default(),
+        }
+    }
+}
+
+/// Serves the agent's API on `listener` and on the Unix socket until `shutdown` is done. Downloads
+/// that are under way then are cut off; the next run goes on with what they had.
+///
+/// # Errors
+/// [`Error::Locked`] when another agent uses the folder; [`Error::Listen`]; [`Error::Storage`] when
+/// the folder cannot be used.
+pub async fn serve(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let node = LocalNode::open(config.clone()).await?;
+    let (stop, stopping) = watch::channel(false);
+    let routes = router(Api {
+        puller: node.puller.clone(),
+        stopping: stopping.clone(),
+    });
+    let socket = bind_socket(&config, &node.puller)?;
+    tracing::info!(root = %config.root.display(), "the node agent serves");
+    let stopped = |mut stopping: watch::Receiver<bool>| async move {
+        // An error means that the sender is gone, which is a reason to stop as well.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    let http =
+        axum::serve(listener, routes.clone()).with_graceful_shutdown(stopped(stopping.clone()));
+    let local = async {
+        match socket {
+            Some(socket) => {
+                axum::serve(socket, routes)
+                    .with_graceful_shutdown(stopped(stopping.clone()))
+                    .await
+            }
+            None => Ok(()),
+        }
+    };
+    let serving = async { tokio::try_join!(http.into_future(), local).map(drop) };
+    let deadline = async {
+        shutdown.await;
+        stop.send_replace(true);
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
+    };
+    tokio::select! {
+        served = serving => served.map_err(|source| Error::Listen {
+            address: "the agent's addresses".to_owned(),
+            source,
+        }),
+        () = deadline => Ok(()),
+    }
+}
+
+/// Binds the Unix socket. A socket that was asked for must work; the default one may fail where the
+/// path is too long for the system, since there is TCP as well.
+fn bind_socket(config: &Config, puller: &Puller) -> Result<Option<UnixListener>, Error> {
+    let asked = config.socket.clone();
+    let path = asked
+        .clone()
+        .unwrap_or_else(|| puller.cache().layout().socket());
+    match bind(&path) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) if asked.is_some() => Err(Error::Listen {
+            address: path.display().to_string(),
+            source,
+        }),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "there is no Unix socket");
+            Ok(None)
+        }
+    }
+}
+
+/// The socket gets its mode before it gets its name, so nobody else ever gets in. One that a killed
+/// agent left behind is replaced: the lock on the folder says that its owner is gone.
+fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    match std::fs::remove_file(&temporary) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(&temporary)?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    std::fs::rename(&temporary, path)?;
+    Ok(listener)
+}
+
+/// A node's cache used by this process itself, without an agent.
+#[derive(Clone, Debug)]
+pub struct LocalNode {
+    puller: Puller,
+}
+
+impl LocalNode {
+    /// Opens the cache and holds its lock.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when an agent runs on the folder: ask that agent instead;
+    /// [`Error::Storage`] when the folder cannot be used.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        let root = config.root.clone();
+        let opened = tokio::task::spawn_blocking(move || NodeCache::open(&root)).await;
+        let cache = opened.unwrap_or_else(|panic| {
+            Err(Error::Interrupted {
+                what: format!("opening the cache ({panic})"),
+            })
+        })?;
+        Ok(Self {
+            puller: Puller::new(cache, config.pull),
+        })
+    }
+
+    /// Sees to it that a model is in the cache; `on_event` is told how it goes.
+    ///
+    /// # Errors
+    /// As [`Puller::ensure`].
+    pub async fn ensure(
+        &self,
+        request: &EnsureRequest,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) -> Result<ModelEntry, Error> {
+        Ok(self.puller.ensure(request, on_event).await?.model)
+    }
+
+    /// The models, by name.
+    ///
+    /// # Errors
+    /// As [`NodeCache::list`].
+    pub async fn list(&self) -> Result<Vec<ModelEntry>, Error> {
+        self.puller.cache().blocking(|cache| cache.list()).await
+    }
+
+    /// The model of that name, if it is here.
+    ///
+    /// # Errors
+    /// As [`NodeCache::find`].
+    pub async fn find(&self, reference: &Reference) -> Result<Option<ModelEntry>, Error> {
+        let reference = reference.clone();
+        self.puller
+            .cache()
+            .blocking(move |cache| cache.find(&reference))
+            .await
+    }
+
+    /// Takes a model out of the cache.
+    ///
+    /// # Errors
+    /// As [`NodeCache::remove`].
+    pub async fn remove(&self, reference: &Reference) -> Result<(), Error> {
+        let reference = reference.clone();
+        self.puller
+            .cache()
+            .blocking(move |cache| cache.remove(&reference))
+            .await
+    }
+
+    /// Pins a model, or lets it go.
+    ///
+    /// # Errors
+    /// As [`NodeCache::set_pinned`].
+    pub async fn pin(&self, reference: &Reference, pinned: bool) -> Result<ModelEntry, Error> {
+        let reference = reference.clone();
+        self.puller
+            .cache()
+            .blocking(move |cache| cache.set_pinned(&reference, pinned))
+            .await
+    }
+}

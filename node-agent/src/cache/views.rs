@@ -1,0 +1,79 @@
+//! Views: the names under which models are seen, all of them links into `blobs/`.
+//!
+//! A model appears when the last of its links is renamed into place, and disappears with the first
+//! one removed: the manifest, in each view.
+
+pub(crate) mod ollama;
+pub(crate) mod plain;
+
+use std::collections::HashSet;
+
+use artifact::catalog;
+use artifact::{Digest, Manifest, Reference};
+
+use crate::cache::folder::Folder;
+use crate::cache::{NodeCache, temporary_name};
+use crate::error::Error;
+
+/// Shows a model whose blobs are all here. What its name showed before is taken out first; the
+/// blobs of that which nothing names any more are deleted.
+pub(crate) fn publish(
+    cache: &NodeCache,
+    reference: &Reference,
+    digest: &Digest,
+    manifest: &Manifest,
+) -> Result<(), Error> {
+    let _changing = cache.change_views();
+    let derived = ollama::derive(cache, reference, digest, manifest)?;
+    let previous = cache.find_any(reference)?;
+    let mut left = Vec::new();
+    if previous
+        .as_ref()
+        .is_some_and(|model| model.digest != *digest)
+    {
+        left = ollama::remove(cache, reference)?;
+        plain::hide(&cache.0.plain, reference)?;
+    }
+    plain::publish(cache, reference, digest, manifest)?;
+    ollama::publish(cache, reference, derived.as_ref())?;
+    if let Some(previous) = previous.filter(|model| model.digest != *digest) {
+        left.extend(previous.blobs.iter().map(|blob| blob.digest));
+        left.push(previous.digest);
+        cache.delete_unnamed(left)?;
+    }
+    Ok(())
+}
+
+/// Every blob that some view names.
+pub(super) fn named_blobs(cache: &NodeCache) -> Result<HashSet<Digest>, Error> {
+    let mut named = HashSet::new();
+    // A damaged model is not listed, and still names its blobs: then nothing is deleted at all.
+    let mut damaged = None;
+    for model in catalog::list(&cache.0.layout, |fault| damaged = Some(fault))? {
+        named.insert(model.digest);
+        named.extend(model.blobs.iter().map(|blob| blob.digest));
+    }
+    if let Some(fault) = damaged {
+        return Err(fault.into());
+    }
+    ollama::named_blobs(cache, &mut named)?;
+    Ok(named)
+}
+
+/// Puts a link in place under its final name at once, over what is there.
+fn place_link(
+    cache: &NodeCache,
+    folder: &Folder,
+    name: &str,
+    target: &std::path::Path,
+) -> Result<(), Error> {
+    if folder.read_link(name)?.as_deref() == Some(target) {
+        return Ok(());
+    }
+    let temporary = temporary_name();
+    cache.ingest().link(target, &temporary)?;
+    cache
+        .ingest()
+        .rename(&temporary, folder, name)
+        .inspect_err(|_| drop(cache.ingest().remove(&temporary)))
+}

@@ -1,0 +1,190 @@
+//! Error: what can go wrong on the node, in the agent's own terms, and its code in the agent's API.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use artifact::agent_api::{AgentError, AgentErrorCode};
+use artifact::catalog::CatalogFault;
+use artifact::{Digest, Reference, client};
+
+/// Why the agent could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another agent uses the same folder.
+    #[error("{} is in use by another node agent: stop that one, or name another folder", root.display())]
+    Locked {
+        /// The cache folder.
+        root: PathBuf,
+    },
+    /// A file or folder of the cache could not be used.
+    #[error("cannot {action} {}", path.display())]
+    Storage {
+        /// What was attempted.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk became full in the middle.
+    #[error("no space left on the disk of {}: free some, then ask again; what is here is kept", path.display())]
+    DiskFull {
+        /// The file that could not grow.
+        path: PathBuf,
+        /// The system's own word.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk cannot hold what was asked for; nothing was fetched.
+    #[error(
+        "{reference} needs {needed} bytes and the disk of {} has {available} free: \
+         remove models or name a larger disk",
+        root.display()
+    )]
+    NoSpace {
+        /// What was asked for.
+        reference: Box<Reference>,
+        /// Bytes that are missing here.
+        needed: u64,
+        /// Bytes that may be used.
+        available: u64,
+        /// The cache folder.
+        root: PathBuf,
+    },
+    /// The cache's own files cannot be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogFault),
+    /// The registry did not give what was asked for.
+    #[error(transparent)]
+    Registry(#[from] client::Error),
+    /// The manifest is valid, but the agent cannot make a model of it.
+    #[error("{reference} cannot be kept as a model: {reason}")]
+    Unsupported {
+        /// What was asked for.
+        reference: Box<Reference>,
+        /// Why not.
+        reason: String,
+    },
+    /// The bytes that came do not have the digest they were asked for by, twice.
+    #[error(
+        "the registry sends other bytes for blob {expected}: they have digest {actual}; nothing of them is kept"
+    )]
+    Corrupt {
+        /// The digest asked for.
+        expected: Box<Digest>,
+        /// The digest of what came.
+        actual: Box<Digest>,
+    },
+    /// The cache does not have the model.
+    #[error("{reference} is not in the cache of this node")]
+    NotCached {
+        /// What was asked for.
+        reference: Box<Reference>,
+    },
+    /// The model is pinned.
+    #[error("{reference} is pinned: unpin it before it can be removed")]
+    Pinned {
+        /// The model.
+        reference: Box<Reference>,
+    },
+    /// The name's place in the views is taken by another model's file or folder.
+    #[error("{reference} cannot be shown beside another model: {} is taken; give it another tag", path.display())]
+    NameCollision {
+        /// The model.
+        reference: Box<Reference>,
+        /// The place.
+        path: PathBuf,
+    },
+    /// A request that cannot be read.
+    #[error("{reason}")]
+    BadRequest {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A socket could not be opened.
+    #[error("cannot listen at {address}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The index failed even after it was made anew.
+    #[error("the index at {} cannot be used", path.display())]
+    Index {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sled::Error,
+    },
+    /// A background task ended without a result.
+    #[error("{what} ended before its time; ask again")]
+    Interrupted {
+        /// Which one.
+        what: String,
+    },
+    /// The failure of a download that others waited for too.
+    #[error(transparent)]
+    Shared(Arc<Error>),
+}
+
+impl Error {
+    /// The failure of an action on a file of the cache.
+    pub(crate) fn storage(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        let (path, source) = (path.to_owned(), source.into());
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path, source }
+            }
+            _ => Self::Storage {
+                action,
+                path,
+                source,
+            },
+        }
+    }
+
+    /// The kind of the error in the agent's API.
+    #[must_use]
+    pub fn code(&self) -> AgentErrorCode {
+        match self {
+            Self::Registry(source) => source.code(),
+            Self::DiskFull { .. } | Self::NoSpace { .. } => AgentErrorCode::NoSpace,
+            Self::Unsupported { .. } => AgentErrorCode::Unsupported,
+            Self::Corrupt { .. } => AgentErrorCode::Corrupt,
+            Self::NotCached { .. } => AgentErrorCode::NotFound,
+            Self::Pinned { .. } | Self::NameCollision { .. } => AgentErrorCode::Conflict,
+            Self::BadRequest { .. } => AgentErrorCode::BadRequest,
+            Self::Locked { .. }
+            | Self::Storage { .. }
+            | Self::Catalog(_)
+            | Self::Listen { .. }
+            | Self::Index { .. }
+            | Self::Interrupted { .. } => AgentErrorCode::Internal,
+            Self::Shared(error) => error.code(),
+        }
+    }
+
+    /// The error as the agent answers it: the whole chain in one line.
+    #[must_use]
+    pub fn to_agent_error(&self) -> AgentError {
+        let mut message = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.ends_with(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        AgentError {
+            code: self.code(),
+            message,
+        }
+    }
+}

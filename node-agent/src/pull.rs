@@ -1,0 +1,360 @@
+//! Puller: a reference in, a verified and visible model out.
+//!
+//! ```text
+//! resolve ─► plan ─► room on the disk ─► fetch, one flight per blob ─► publish
+//! ```
+
+mod fetch;
+mod plan;
+mod single_flight;
+
+use std::time::Duration;
+
+use artifact::agent_api::{EnsureRequest, ModelEntry, PlannedBlob, PullEvent};
+use artifact::client::{
+    BlobSource, Credentials, RegistryClient, RegistryOptions, Resolved, RetryPolicy, Timeouts,
+    Transport,
+};
+use artifact::{Digest, Manifest, Reference};
+
+use crate::cache::ingest::Ingest;
+use crate::cache::{NodeCache, views};
+use crate::error::Error;
+use plan::Plan;
+use single_flight::{Phase, Seat, SingleFlight};
+
+/// Time between two progress events of one blob.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
+/// Free space that is left alone: room for the documents and links of a model.
+const SPARE_BYTES: u64 = 1024 * 1024;
+
+/// How models are pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullOptions {
+    /// Connections for one blob. Default 4.
+    pub connections: usize,
+    /// How long a registry may take.
+    pub timeouts: Timeouts,
+    /// How often a request is tried again.
+    pub retry: RetryPolicy,
+    /// Who asks.
+    pub credentials: Credentials,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self {
+            connections: 4,
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+            credentials: Credentials::Anonymous,
+        }
+    }
+}
+
+/// Pulls models into one cache. A clone shares its downloads.
+#[derive(Clone, Debug)]
+pub struct Puller {
+    cache: NodeCache,
+    transport: Transport,
+    flights: SingleFlight,
+    options: PullOptions,
+}
+
+/// A model that is in the cache now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pulled {
+    /// The model.
+    pub model: ModelEntry,
+    /// Bytes that came over the network for this request.
+    pub fetched: u64,
+    /// Bytes that were on the node already.
+    pub reused: u64,
+    /// What a person should know although all is well.
+    pub note: Option<String>,
+}
+
+impl Puller {
+    /// A puller into `cache`.
+    #[must_use]
+    pub fn new(cache: NodeCache, options: PullOptions) -> Self {
+        Self {
+            transport: Transport::with_timeouts(options.timeouts),
+            flights: SingleFlight::default(),
+            cache,
+            options,
+        }
+    }
+
+    /// The cache that it pulls into.
+    #[must_use]
+    pub fn cache(&self) -> &NodeCache {
+        &self.cache
+    }
+
+    /// Sees to it that a model is in the cache. `on_event` is told how it goes, [`PullEvent::Ready`]
+    /// included; a failure is only returned. A reference with a digest that is here needs no
+    /// network; one with a tag is resolved first, and served from the cache when its registry
+    /// cannot be reached.
+    ///
+    /// # Errors
+    /// Any of the crate's errors. What was fetched is kept for the next try, unless it was wrong.
+    pub async fn ensure(
+        &self,
+        request: &EnsureRequest,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) -> Result<Pulled, Error> {
+        let pulled = self.pull(request, on_event).await?;
+        on_event(&PullEvent::Ready {
+            model: Box::new(pulled.model.clone()),
+            fetched: pulled.fetched,
+            reused: pulled.reused,
+            note: pulled.note.clone(),
+        });
+        Ok(pulled)
+    }
+
+    async fn pull(
+        &self,
+        request: &EnsureRequest,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) -> Result<Pulled, Error> {
+        let reference = &request.reference;
+        let cached = self.cached(reference).await?;
+        if reference.digest().is_some()
+            && let Some(model) = cached
+        {
+            return self.warm(model, None).await;
+        }
+        on_event(&PullEvent::Resolving {
+            reference: reference.clone(),
+        });
+        let registry = self.registry(request)?;
+        let resolved = match self.resolve(&registry).await {
+            Ok(resolved) => resolved,
+            Err(Error::Registry(error)) if cached.is_some() && error.is_unreachable() => {
+                let note = format!("served from the cache as it is: {error}");
+                tracing::warn!(%reference, %error, "the registry cannot be asked; the cache serves");
+                return match cached {
+                    Some(model) => self.warm(model, Some(note)).await,
+                    None => Err(Error::Registry(error)),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(model) = cached.filter(|model| model.digest == resolved.digest) {
+            return self.warm(model, None).await;
+        }
+        self.fetch_model(reference, &registry, resolved, on_event)
+            .await
+    }
+
+    async fn cached(&self, reference: &Reference) -> Result<Option<ModelEntry>, Error> {
+        let reference = reference.clone();
+        self.cache
+            .blocking(move |cache| cache.find(&reference))
+            .await
+    }
+
+    async fn warm(&self, model: ModelEntry, note: Option<String>) -> Result<Pulled, Error> {
+        let touched = model.reference.clone();
+        self.cache
+            .blocking(move |cache| {
+                cache.touch(&touched);
+                Ok(())
+            })
+            .await?;
+        Ok(Pulled {
+            fetched: 0,
+            reused: model.size,
+            note,
+            model,
+        })
+    }
+
+    fn registry(&self, request: &EnsureRequest) -> Result<RegistryClient, Error> {
+        let options = RegistryOptions {
+            plain_http: request.plain_http,
+            credentials: self.options.credentials.clone(),
+        };
+        Ok(RegistryClient::open(
+            &self.transport,
+            &request.reference,
+            &options,
+        )?)
+    }
+
+    /// The manifest: from the cache if it is named by its digest, else from the registry.
+    async fn resolve(&self, registry: &RegistryClient) -> Result<Resolved, Error> {
+        if let Some(digest) = registry.reference().digest().copied() {
+            let here = self
+                .cache
+                .blocking(move |cache| cache.manifest(&digest))
+                .await?;
+            if let Some(manifest) = here {
+                return Ok(Resolved { manifest, digest });
+            }
+        }
+        Ok(registry.resolve().await?)
+    }
+
+    async fn fetch_model(
+        &self,
+        reference: &Reference,
+        registry: &RegistryClient,
+        resolved: Resolved,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) -> Result<Pulled, Error> {
+        let Resolved { manifest, digest } = resolved;
+        let named: Vec<Digest> = manifest
+            .blobs()
+            .map(|blob| blob.digest)
+            .chain([digest])
+            .collect();
+        let _lease = self.cache.lease(named);
+        let (plan, manifest) = self.plan(reference, digest, manifest).await?;
+        on_event(&PullEvent::Resolved {
+            digest,
+            blobs: plan.blobs().to_vec(),
+        });
+        let mut fetched = 0;
+        for blob in plan.missing() {
+            fetched += self.fetch_blob(registry, blob, on_event).await?;
+        }
+        let model = self.publish(reference, digest, manifest).await?;
+        Ok(Pulled {
+            model,
+            fetched,
+            reused: plan.total_bytes().saturating_sub(fetched),
+            note: None,
+        })
+    }
+
+    /// What is missing; that it fits; and the manifest stored, so that a pull that is cut off goes
+    /// on by digest.
+    async fn plan(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        manifest: Manifest,
+    ) -> Result<(Plan, Manifest), Error> {
+        let reference = reference.clone();
+        self.cache
+            .blocking(move |cache| {
+                let plan = Plan::make(&reference, &manifest, |digest, size| {
+                    cache.has_blob(digest, size)
+                })?;
+                check_space(cache, &reference, &plan)?;
+                cache.store_document(&digest, manifest.raw())?;
+                Ok((plan, manifest))
+            })
+            .await
+    }
+
+    /// Brings one blob in, or waits for whoever does, and tells its progress.
+    async fn fetch_blob(
+        &self,
+        registry: &RegistryClient,
+        blob: &PlannedBlob,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) -> Result<u64, Error> {
+        let source = BlobSource::new(registry.clone(), blob.digest, blob.size, self.options.retry);
+        let mut seat = self.flights.join(blob.digest, |report| {
+            fetch::fetch(self.cache.clone(), source, self.options.connections, report)
+        });
+        let mut period = tokio::time::interval(PROGRESS_PERIOD);
+        let mut told = Told::default();
+        let outcome = loop {
+            let watched = seat.clone();
+            tokio::select! {
+                outcome = seat.outcome() => break outcome,
+                _ = period.tick() => told.tell(blob, &watched, on_event),
+            }
+        };
+        let fetched = outcome?;
+        on_event(&PullEvent::Progress {
+            digest: blob.digest,
+            completed: blob.size,
+            total: blob.size,
+        });
+        told.verifying(blob, on_event);
+        // Who only waited has fetched nothing.
+        Ok(if seat.is_first { fetched } else { 0 })
+    }
+
+    async fn publish(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        manifest: Manifest,
+    ) -> Result<ModelEntry, Error> {
+        let reference = reference.clone();
+        self.cache
+            .blocking(move |cache| {
+                views::publish(cache, &reference, &digest, &manifest)?;
+                cache.touch(&reference);
+                cache.find(&reference)?.ok_or_else(|| Error::NotCached {
+                    reference: Box::new(reference.clone()),
+                })
+            })
+            .await
+    }
+}
+
+/// What was told of a blob, so that nothing is told twice.
+#[derive(Default)]
+struct Told {
+    completed: Option<u64>,
+    is_verifying: bool,
+}
+
+impl Told {
+    fn tell(
+        &mut self,
+        blob: &PlannedBlob,
+        seat: &Seat,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) {
+        let completed = seat.completed().min(blob.size);
+        if self.completed != Some(completed) {
+            self.completed = Some(completed);
+            on_event(&PullEvent::Progress {
+                digest: blob.digest,
+                completed,
+                total: blob.size,
+            });
+        }
+        if matches!(seat.phase(), Phase::Verifying) {
+            self.verifying(blob, on_event);
+        }
+    }
+
+    fn verifying(&mut self, blob: &PlannedBlob, on_event: &mut (dyn FnMut(&PullEvent) + Send)) {
+        if !self.is_verifying {
+            self.is_verifying = true;
+            on_event(&PullEvent::Verifying {
+                digest: blob.digest,
+            });
+        }
+    }
+}
+
+/// Refuses before the first byte what cannot fit. What an earlier run has taken of the disk counts
+/// as there.
+fn check_space(cache: &NodeCache, reference: &Reference, plan: &Plan) -> Result<(), Error> {
+    let mut needed: u64 = 0;
+    for blob in plan.missing() {
+        let taken = Ingest::reserved_bytes(cache.ingest(), &blob.digest)?;
+        needed = needed.saturating_add(blob.size.saturating_sub(taken));
+    }
+    let available = cache.available_bytes()?;
+    if needed > 0 && needed.saturating_add(SPARE_BYTES) > available {
+        return Err(Error::NoSpace {
+            reference: Box::new(reference.clone()),
+            needed,
+            available: available.saturating_sub(SPARE_BYTES),
+            root: cache.layout().root().to_owned(),
+        });
+    }
+    Ok(())
+}

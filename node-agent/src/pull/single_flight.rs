@@ -1,0 +1,197 @@
+//! SingleFlight: one download per digest, however many callers wait for it.
+//!
+//! A flight is a task of its own: it goes on when every caller has left. It is taken off the board
+//! before its outcome is told, so whoever asks after that looks at the disk first and finds the blob
+//! there. A flight that dies without an outcome closes its channel, and the callers are told.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use artifact::Digest;
+use tokio::sync::watch;
+
+use crate::error::Error;
+
+/// How far a download has come.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// Bytes are coming.
+    Fetching,
+    /// All bytes are here; the digest is being checked and the file synced.
+    Verifying,
+    /// The blob is in the cache, with the count of bytes that came over the network; or it is not.
+    Ended(Result<u64, Arc<Error>>),
+}
+
+/// What a flight tells: the bytes that are here, often, and its phase, seldom. Only the flight holds
+/// it, so that its end closes the channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    completed: Arc<AtomicU64>,
+    phase: watch::Sender<Phase>,
+}
+
+impl Report {
+    fn new() -> Self {
+        Self {
+            completed: Arc::default(),
+            phase: watch::Sender::new(Phase::Fetching),
+        }
+    }
+
+    /// Bytes that are here, those of an earlier run included.
+    pub(crate) fn completed(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_completed(&self, bytes: u64) {
+        self.completed.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_completed(&self, bytes: u64) {
+        self.completed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+}
+
+/// A place in a flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    completed: Arc<AtomicU64>,
+    phase: watch::Receiver<Phase>,
+    /// Whether this caller began the flight.
+    pub(crate) is_first: bool,
+}
+
+impl Seat {
+    /// Bytes that are here, those of an earlier run included.
+    pub(crate) fn completed(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
+    }
+
+    /// The phase as it is now.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    /// Waits for the outcome: the bytes that came over the network.
+    pub(crate) async fn outcome(&mut self) -> Result<u64, Error> {
+        let ended = self
+            .phase
+            .wait_for(|phase| matches!(phase, Phase::Ended(_)))
+            .await
+            .map(|phase| phase.clone());
+        match ended {
+            Ok(Phase::Ended(outcome)) => outcome.map_err(Error::Shared),
+            Ok(Phase::Fetching | Phase::Verifying) | Err(_) => Err(Error::Interrupted {
+                what: "the download".to_owned(),
+            }),
+        }
+    }
+}
+
+/// The board of flights.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SingleFlight(Arc<Mutex<HashMap<Digest, Seat>>>);
+
+impl SingleFlight {
+    /// Joins the flight for a digest, or begins it with `start`.
+    pub(crate) fn join<F>(&self, digest: Digest, start: impl FnOnce(Report) -> F) -> Seat
+    where
+        F: Future<Output = Result<u64, Error>> + Send + 'static,
+    {
+        let mut flights = self.lock();
+        if let Some(seat) = flights.get(&digest) {
+            return seat.clone();
+        }
+        let report = Report::new();
+        let seat = Seat {
+            completed: Arc::clone(&report.completed),
+            phase: report.phase.subscribe(),
+            is_first: false,
+        };
+        flights.insert(digest, seat.clone());
+        let landing = Landing {
+            flights: self.clone(),
+            digest,
+        };
+        let flight = start(report.clone());
+        tokio::spawn(async move {
+            let outcome = flight.await.map_err(Arc::new);
+            drop(landing);
+            report.set_phase(Phase::Ended(outcome));
+        });
+        Seat {
+            is_first: true,
+            ..seat
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Seat>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the flight off the board, also when its task panics or the runtime goes down.
+struct Landing {
+    flights: SingleFlight,
+    digest: Digest,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.flights.lock().remove(&self.digest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use artifact::Digest;
+    use tokio::sync::Notify;
+
+    use crate::error::Error;
+    use crate::pull::single_flight::SingleFlight;
+
+    #[tokio::test]
+    async fn all_who_ask_while_it_lasts_share_one_flight() {
+        let flights = SingleFlight::default();
+        let started = Arc::new(AtomicUsize::new(0));
+        let land = Arc::new(Notify::new());
+        let digest = Digest::sha256(b"blob");
+        let mut seats: Vec<_> = (0..10)
+            .map(|_| {
+                let (started, land) = (Arc::clone(&started), Arc::clone(&land));
+                flights.join(digest, |_| async move {
+                    started.fetch_add(1, Ordering::SeqCst);
+                    land.notified().await;
+                    Ok(7)
+                })
+            })
+            .collect();
+        assert_eq!(seats.iter().filter(|seat| seat.is_first).count(), 1);
+        land.notify_one();
+        for seat in &mut seats {
+            assert_eq!(seat.outcome().await.unwrap(), 7);
+        }
+        assert_eq!(started.load(Ordering::SeqCst), 1);
+        let mut later = flights.join(digest, |_| async { Ok(0) });
+        assert_eq!(later.outcome().await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_panics_leaves_nobody_waiting() {
+        let flights = SingleFlight::default();
+        let digest = Digest::sha256(b"blob");
+        let mut seat = flights.join(digest, |_| async { panic!("lost") });
+        let error = seat.outcome().await.unwrap_err();
+        assert!(matches!(error, Error::Interrupted { .. }));
+        assert!(flights.lock().is_empty());
+    }
+}

@@ -1,0 +1,30 @@
+//! The shared vocabulary of Hayloft, in reading order.
+//!
+//! Names first ([`digest`], [`reference`](mod@reference), [`media_type`]), then what they name ([`manifest`],
+//! [`dialect`], [`gguf`], [`modelfile`]), then the contracts between the roles
+//! ([`error_code`], [`layout`], [`agent_api`]).
+//!
+//! Without features this crate does no I/O, has no async code, reads no clock and no environment.
+//! Feature `client` adds the network: the registry client, blob transfer and the caller of the
+//! node agent's API.
+
+pub mod agent_api;
+#[cfg(feature = "client")]
+pub mod catalog;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod dialect;
+pub mod digest;
+pub mod error_code;
+pub mod gguf;
+pub mod layout;
+pub mod manifest;
+pub mod media_type;
+pub mod modelfile;
+pub mod reference;
+
+pub use digest::{Algorithm, Digest, Digester};
+pub use error_code::ErrorCode;
+pub use layout::CacheLayout;
+pub use manifest::Manifest;
+pub use reference::{Reference, Repository, Tag};

@@ -19,7 +19,7 @@ pub(crate) fn print<T: Serialize>(
         Output::Text => {
             let mut table = Table::new();
             table
-                .load_preset(presets::NOTHING)
+                .load_style(presets::NOTHING)
                 .set_content_arrangement(ContentArrangement::Disabled)
                 .set_header(header.iter().map(|title| (*title).to_owned()).collect::<Vec<_>>());
             for row in rows {

@@ -1,5 +1,7 @@
 //! Metadata values: thirteen types of them.
 
+use std::fmt;
+
 use super::MAX_STRING_BYTES;
 use super::array::Array;
 use super::cursor::{Cursor, Place};
@@ -22,6 +24,27 @@ pub enum ValueType {
     U64,
     I64,
     F64,
+}
+
+impl fmt::Display for ValueType {
+    /// The name as the format's description has it: `uint32`, `string`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::U8 => "uint8",
+            Self::I8 => "int8",
+            Self::U16 => "uint16",
+            Self::I16 => "int16",
+            Self::U32 => "uint32",
+            Self::I32 => "int32",
+            Self::F32 => "float32",
+            Self::Bool => "bool",
+            Self::String => "string",
+            Self::Array => "array",
+            Self::U64 => "uint64",
+            Self::I64 => "int64",
+            Self::F64 => "float64",
+        })
+    }
 }
 
 impl ValueType {

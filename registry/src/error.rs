@@ -22,9 +22,9 @@ pub enum Error {
     #[error("the content has digest {actual}, not {expected}; nothing was stored")]
     DigestMismatch {
         /// What the client claimed.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What the bytes hash to.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// The repository holds no such blob.
     #[error("blob {digest} is not in repository {repository}")]
@@ -42,9 +42,9 @@ pub enum Error {
         /// The repository.
         repository: Repository,
         /// The blob.
-        digest: Digest,
+        digest: Box<Digest>,
         /// A manifest that names it.
-        manifest: Digest,
+        manifest: Box<Digest>,
     },
     /// The blob would be larger than the configured limit.
     #[error("the blob is larger than the limit of {limit} bytes")]
@@ -190,6 +190,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The content has another digest than was claimed.
+    pub(crate) fn digest_mismatch(expected: Digest, actual: Digest) -> Self {
+        Self::DigestMismatch {
+            expected: Box::new(expected),
+            actual: Box::new(actual),
+        }
+    }
+
     /// Wraps a failed file operation; a full disk becomes [`Error::StorageFull`].
     pub(crate) fn storage(
         action: &'static str,

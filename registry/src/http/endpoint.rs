@@ -4,6 +4,7 @@
 //! percent-decoded once and then checked by the grammar of what it must be; nothing that could
 //! leave a folder, collide with another name or change meaning later gets through.
 
+use artifact::reference::InvalidReference;
 use artifact::{Digest, Repository, Tag};
 use uuid::Uuid;
 
@@ -41,7 +42,7 @@ impl Endpoint {
         let rest = rest.strip_prefix('/')?;
         let decoded: Option<Vec<String>> = rest.split('/').map(decode_segment).collect();
         let Some(decoded) = decoded else {
-            return Some(Repository::parse(rest).map(Self::Tags).map_err(Error::Name));
+            return Some(Err(not_decodable(rest)));
         };
         let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();
         match segments.as_slice() {
@@ -80,6 +81,13 @@ fn decode_segment(segment: &str) -> Option<String> {
     }
     let decoded = String::from_utf8(decoded).ok()?;
     (!decoded.contains(['/', '\0'])).then_some(decoded)
+}
+
+/// No name that needs such an encoding is valid, whatever endpoint it stands in.
+fn not_decodable(path: &str) -> Error {
+    Error::Name(InvalidReference::Repository {
+        name: path.chars().take(80).collect(),
+    })
 }
 
 fn hex_pair(digits: &[u8], byte: &mut [u8; 1]) -> Option<()> {

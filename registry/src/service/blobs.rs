@@ -104,8 +104,8 @@ impl Registry {
         if let Some(manifest) = self.index.manifest_naming(repository, digest).await? {
             return Err(Error::BlobInUse {
                 repository: repository.clone(),
-                digest: *digest,
-                manifest,
+                digest: Box::new(*digest),
+                manifest: Box::new(manifest),
             });
         }
         self.remove_record(RecordKey::Blob(repository.clone(), *digest))

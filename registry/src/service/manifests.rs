@@ -257,10 +257,7 @@ fn checked_digest(new: &NewManifest) -> Result<Digest, Error> {
             if actual == *expected {
                 return Ok(actual);
             }
-            Err(Error::DigestMismatch {
-                expected: *expected,
-                actual,
-            })
+            Err(Error::digest_mismatch(*expected, actual))
         }
     }
 }

@@ -215,3 +215,14 @@ impl MetadataIndex for MemoryIndex {
         ready(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::store::conformance;
+    use crate::store::memory::MemoryIndex;
+
+    #[tokio::test]
+    async fn the_index_in_memory_keeps_every_promise() {
+        conformance::verify(&MemoryIndex::default()).await;
+    }
+}

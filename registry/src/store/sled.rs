@@ -367,3 +367,27 @@ fn first() -> Page {
         limit: 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::store::MetadataIndex;
+    use crate::store::conformance;
+    use crate::store::sled::SledIndex;
+
+    #[tokio::test]
+    async fn the_sled_index_keeps_every_promise() {
+        let folder = tempfile::tempdir().unwrap();
+        conformance::verify(&SledIndex::open(folder.path()).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_flushed_index_is_there_again_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = SledIndex::open(folder.path()).unwrap();
+        index.begin(3).await.unwrap();
+        index.flush().await.unwrap();
+        drop(index);
+        let again = SledIndex::open(folder.path()).unwrap();
+        assert_eq!(again.generation().await.unwrap(), Some(3));
+    }
+}

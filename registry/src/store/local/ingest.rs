@@ -196,7 +196,7 @@ impl Ingest {
         if actual != expected {
             let _ = self.finish_checkpoint();
             remove_folder(self.files.path())?;
-            return Err(Error::DigestMismatch { expected, actual });
+            return Err(Error::digest_mismatch(expected, actual));
         }
         self.finish_checkpoint()?;
         let data = self.files.data();

@@ -79,6 +79,7 @@ fn key(reference: &Reference) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use std::time::{Duration, SystemTime};
 

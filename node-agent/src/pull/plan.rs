@@ -75,6 +75,7 @@ impl Plan {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use artifact::media_type::{OCI_MANIFEST, modelpack};
     use artifact::{Digest, Manifest, Reference};

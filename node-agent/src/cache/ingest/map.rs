@@ -162,6 +162,7 @@ fn boot_id() -> [u8; BOOT_ID_BYTES] {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use std::os::unix::fs::FileExt;
 

@@ -52,7 +52,11 @@ async fn ready(State(runtime): State<Arc<Runtime>>) -> Response {
     if runtime.catalog.is_ready().await {
         "ok".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the models cannot be listed").into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the models cannot be listed",
+        )
+            .into_response()
     }
 }
 

@@ -132,7 +132,9 @@ impl EventStream {
             return None;
         }
         let event = self.events.recv().await.unwrap_or_else(|| {
-            Event::Failed(Failure::Engine("the engine stopped unexpectedly".to_owned()))
+            Event::Failed(Failure::Engine(
+                "the engine stopped unexpectedly".to_owned(),
+            ))
         });
         self.over = matches!(event, Event::Done { .. } | Event::Failed(_));
         Some(event)

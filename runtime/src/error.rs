@@ -113,7 +113,9 @@ pub enum Error {
     #[error("the models on this node cannot be listed")]
     Catalog(#[source] artifact::catalog::CatalogFault),
     /// Pulling and deleting need a node agent.
-    #[error("no node agent is configured, and only it may change the cache: give its address with --agent")]
+    #[error(
+        "no node agent is configured, and only it may change the cache: give its address with --agent"
+    )]
     NoAgent,
     /// The node agent refused, failed or did not answer.
     #[error("{source}")]

@@ -9,9 +9,7 @@ use crate::app::Runtime;
 use crate::chat::template::Surroundings;
 use crate::chat::{Message, removable, without_oldest};
 use crate::engine::EventStream;
-use crate::engine::protocol::{
-    DoneReason, Event, Failure, GenerateRequest, Overflow, Usage,
-};
+use crate::engine::protocol::{DoneReason, Event, Failure, GenerateRequest, Overflow, Usage};
 use crate::error::Error;
 use crate::llama::grammar;
 use crate::models::Model;
@@ -365,7 +363,11 @@ fn first_guess(messages: &[Message], (tokens, limit): (u64, u64)) -> usize {
     let last = messages.len().saturating_sub(1);
     let mut freed = 0;
     let mut count = 0;
-    for message in messages.iter().take(last).filter(|message| !message.is_system()) {
+    for message in messages
+        .iter()
+        .take(last)
+        .filter(|message| !message.is_system())
+    {
         if freed >= surplus {
             break;
         }

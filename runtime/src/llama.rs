@@ -52,6 +52,9 @@ pub(crate) enum LlamaFault {
     /// No token of the vocabulary continues the grammar.
     #[error("the model has no token that continues the requested format")]
     GrammarStuck,
+    /// Following the grammar takes too long.
+    #[error("the requested format is too complex to follow in reasonable time")]
+    GrammarTooSlow,
     /// The model computed something that is not a number.
     #[error("the model computed values that are not numbers; the file is probably damaged")]
     NotANumber,

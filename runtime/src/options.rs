@@ -86,7 +86,9 @@ impl Options {
             "presence_penalty" => sampling.presence_penalty = number(key, value, -100.0, 100.0)?,
             "frequency_penalty" => sampling.frequency_penalty = number(key, value, -100.0, 100.0)?,
             "seed" => sampling.seed = seed(key, value)?,
-            "num_predict" => self.num_predict = u32::try_from(integer(key, value)?).ok().filter(|n| *n > 0),
+            "num_predict" => {
+                self.num_predict = u32::try_from(integer(key, value)?).ok().filter(|n| *n > 0)
+            }
             "num_keep" => self.num_keep = u32::try_from(integer(key, value)?).unwrap_or(u32::MAX),
             "num_ctx" => self.num_ctx = context(key, value)?,
             "num_gpu" => self.num_gpu = u32::try_from(integer(key, value)?).ok(),
@@ -131,7 +133,9 @@ fn context(key: &str, value: &Value) -> Result<Option<u32>, Error> {
     match integer(key, value)? {
         0 => Ok(None),
         positions if positions > 0 => Ok(u32::try_from(positions).ok()),
-        _ => Err(Error::invalid(format!("option {key:?} must not be negative"))),
+        _ => Err(Error::invalid(format!(
+            "option {key:?} must not be negative"
+        ))),
     }
 }
 
@@ -142,7 +146,10 @@ fn number(key: &str, value: &Value, least: f64, most: f64) -> Result<f32, Error>
             "option {key:?} must be from {least} to {most}, not {number}"
         )));
     }
-    #[expect(clippy::cast_possible_truncation, reason = "bounded above, and rounding is fine")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "bounded above, and rounding is fine"
+    )]
     Ok(number as f32)
 }
 
@@ -157,7 +164,8 @@ fn whole(key: &str, value: &Value) -> Result<i64, Error> {
     }
     // 5.0 is a whole number, too: some clients know no other.
     match value.as_f64() {
-        Some(float) if float.fract() == 0.0 && float.abs() < 9e15 => {
+        Some(float) if float.fract() == 0.0 && float.abs() < 9e15 =>
+        {
             #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
             Ok(float as i64)
         }
@@ -197,7 +205,10 @@ mod tests {
     #[test]
     fn endless_and_random_are_minus_one() {
         let all = options(&json!({"num_predict": -1, "seed": -1, "num_ctx": 0})).unwrap();
-        assert_eq!((all.num_predict, all.sampling.seed, all.num_ctx), (None, None, None));
+        assert_eq!(
+            (all.num_predict, all.sampling.seed, all.num_ctx),
+            (None, None, None)
+        );
         let all = options(&json!({"num_predict": 7.0, "seed": 42})).unwrap();
         assert_eq!((all.num_predict, all.sampling.seed), (Some(7), Some(42)));
     }
@@ -213,12 +224,18 @@ mod tests {
     #[test]
     fn wrong_values_are_named() {
         for (value, expected) in [
-            (json!({"temperature": "hot"}), "\"temperature\" must be of type a number"),
+            (
+                json!({"temperature": "hot"}),
+                "\"temperature\" must be of type a number",
+            ),
             (json!({"temperature": -1}), "\"temperature\" must be from 0"),
             (json!({"top_k": 1.5}), "\"top_k\" must be of type integer"),
             (json!({"stop": 5}), "\"stop\" must be of type"),
             (json!({"num_ctx": -5}), "\"num_ctx\" must not be negative"),
-            (json!({"repeat_penalty": 0}), "\"repeat_penalty\" must be from"),
+            (
+                json!({"repeat_penalty": 0}),
+                "\"repeat_penalty\" must be from",
+            ),
             (json!({"stop": vec!["x"; 100]}), "at most 64"),
         ] {
             let error = options(&value).unwrap_err();

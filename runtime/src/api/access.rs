@@ -49,7 +49,9 @@ pub(super) fn cross_origin(origins: &[String]) -> CorsLayer {
     let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, _parts| {
         origin.to_str().is_ok_and(|origin| {
             is_local_origin(origin)
-                || extra.iter().any(|allowed| allowed == "*" || allowed == origin)
+                || extra
+                    .iter()
+                    .any(|allowed| allowed == "*" || allowed == origin)
         })
     });
     let names: Vec<HeaderName> = HEADERS
@@ -75,7 +77,10 @@ pub(super) fn cross_origin(origins: &[String]) -> CorsLayer {
 }
 
 fn is_local_origin(origin: &str) -> bool {
-    if LOCAL_SCHEMES.iter().any(|scheme| origin.starts_with(scheme)) {
+    if LOCAL_SCHEMES
+        .iter()
+        .any(|scheme| origin.starts_with(scheme))
+    {
         return true;
     }
     let Some(rest) = origin
@@ -84,7 +89,10 @@ fn is_local_origin(origin: &str) -> bool {
     else {
         return false;
     };
-    matches!(host_name(rest), "localhost" | "127.0.0.1" | "0.0.0.0" | "[::1]")
+    matches!(
+        host_name(rest),
+        "localhost" | "127.0.0.1" | "0.0.0.0" | "[::1]"
+    )
 }
 
 /// A server that only listens on this machine answers only to names of this machine: otherwise a
@@ -156,14 +164,26 @@ mod tests {
         ] {
             assert!(is_local_origin(origin), "{origin}");
         }
-        for origin in ["https://example.com", "http://localhost.example.com", "null"] {
+        for origin in [
+            "https://example.com",
+            "http://localhost.example.com",
+            "null",
+        ] {
             assert!(!is_local_origin(origin), "{origin}");
         }
     }
 
     #[test]
     fn hosts_of_this_machine_are_answered() {
-        for host in ["localhost:11434", "127.0.0.1", "[::1]:1", "10.0.0.7:80", "", "a.localhost", "box.local:1"] {
+        for host in [
+            "localhost:11434",
+            "127.0.0.1",
+            "[::1]:1",
+            "10.0.0.7:80",
+            "",
+            "a.localhost",
+            "box.local:1",
+        ] {
             assert!(is_local_host(host_name(host)), "{host}");
         }
         for host in ["evil.example", "evil.example:11434", "8.8.8.8"] {

@@ -71,5 +71,7 @@ pub(super) async fn unknown_method(method: Method, request: Request) -> Response
 
 /// A handler's result as a response.
 fn respond(result: Result<Response, Error>) -> Response {
-    result.unwrap_or_else(|error| error_response(&error)).into_response()
+    result
+        .unwrap_or_else(|error| error_response(&error))
+        .into_response()
 }

@@ -27,7 +27,8 @@ pub(super) fn to_json(value: Value, options: Kwargs) -> Result<Value, Error> {
             SpacedFormatter,
         )),
     };
-    written.map_err(|error| Error::new(ErrorKind::BadSerialization, "tojson").with_source(error))?;
+    written
+        .map_err(|error| Error::new(ErrorKind::BadSerialization, "tojson").with_source(error))?;
     Ok(Value::from(String::from_utf8_lossy(&text).into_owned()))
 }
 

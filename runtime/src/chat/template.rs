@@ -67,7 +67,7 @@ impl ChatTemplate {
         }
         let mut environment = environment()?;
         environment
-            .add_template_owned("chat", source.to_owned())
+            .add_template_owned("chat", without_generation_marks(source))
             .map_err(|error| TemplateFault::Unreadable(error.to_string()))?;
         Ok(Self { environment })
     }
@@ -91,6 +91,9 @@ impl ChatTemplate {
             eos_token => surroundings.end_text.as_str(),
             tools => Value::from(()),
             documents => Value::from(()),
+            // Of Fireworks' templates: no functions, and the present.
+            functions => "",
+            datetime => jiff::Zoned::now().strftime("%b %d %Y %H:%M:%S %Z").to_string(),
         };
         let thinking = surroundings
             .thinking
@@ -130,10 +133,47 @@ fn environment() -> Result<Environment<'static>, TemplateFault> {
     // The output is a prompt, not HTML.
     environment.set_auto_escape_callback(|_name| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_test("iterable", is_iterable);
     environment.add_filter("tojson", to_json);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     Ok(environment)
+}
+
+/// Hugging Face's `{% generation %}` marks what a training run learns from; here it is a block that
+/// is always rendered.
+fn without_generation_marks(source: &str) -> String {
+    let mut rest = source;
+    let mut plain = String::with_capacity(source.len());
+    while let Some(start) = rest.find("{%") {
+        let Some(end) = rest[start..].find("%}").map(|end| start + end + 2) else {
+            break;
+        };
+        let tag = &rest[start..end];
+        let word = tag.trim_matches(['{', '}', '%', '-', '+', ' ', '\n', '\t', '\r']);
+        plain.push_str(&rest[..start]);
+        match word {
+            "generation" => plain.push_str(&tag.replacen(word, "if true", 1)),
+            "endgeneration" => plain.push_str(&tag.replacen(word, "endif", 1)),
+            _ => plain.push_str(tag),
+        }
+        rest = &rest[end..];
+    }
+    plain.push_str(rest);
+    plain
+}
+
+/// Python's meaning: `none` is not iterable, a text is.
+fn is_iterable(value: &Value) -> bool {
+    use minijinja::value::ValueKind;
+    matches!(
+        value.kind(),
+        ValueKind::Seq
+            | ValueKind::Map
+            | ValueKind::Iterable
+            | ValueKind::String
+            | ValueKind::Bytes
+    )
 }
 
 /// The mark of `raise_exception` in an error's chain.
@@ -146,9 +186,8 @@ fn raise_exception(message: String) -> Result<Value, Error> {
 }
 
 fn strftime_now(format: &str) -> Result<String, Error> {
-    jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(|error| {
-        Error::new(ErrorKind::InvalidOperation, "strftime_now").with_source(error)
-    })
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now())
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, "strftime_now").with_source(error))
 }
 
 fn fault(error: &Error) -> TemplateFault {
@@ -252,6 +291,13 @@ mod tests {
         assert_eq!(text, "X 4");
     }
 
+    #[test]
+    fn training_marks_and_python_s_iterable_are_understood() {
+        let source =
+            "{% generation %}a{%- endgeneration -%} {{ none is iterable }} {{ 'x' is iterable }}";
+        assert_eq!(render(source).unwrap(), "aFalse True");
+    }
+
     /// The templates of real models, fetched by `scripts/fetch-ggufs.sh`. A template may refuse the
     /// conversation; it may not be unreadable, fail, or panic.
     #[test]
@@ -268,7 +314,10 @@ mod tests {
         let mut rendered = 0;
         let mut failed = Vec::new();
         for path in entries.map(|entry| entry.unwrap().path()) {
-            if path.extension().is_none_or(|extension| extension != "jinja") {
+            if path
+                .extension()
+                .is_none_or(|extension| extension != "jinja")
+            {
                 continue;
             }
             match render(&std::fs::read_to_string(&path).unwrap()) {

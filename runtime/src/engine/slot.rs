@@ -236,7 +236,9 @@ fn fit(mut tokens: Vec<Token>, limit: usize, overflow: Overflow) -> Result<Vec<T
 /// How a fault of llama.cpp reads to the caller of one request.
 pub(crate) fn failure(fault: &LlamaFault) -> Failure {
     match fault {
-        LlamaFault::Grammar | LlamaFault::GrammarStuck => Failure::Format(fault.to_string()),
+        LlamaFault::Grammar | LlamaFault::GrammarStuck | LlamaFault::GrammarTooSlow => {
+            Failure::Format(fault.to_string())
+        }
         LlamaFault::Backend(_)
         | LlamaFault::Load { .. }
         | LlamaFault::Context { .. }
@@ -268,7 +270,10 @@ mod tests {
             fit(tokens(9), 10, Overflow::Refuse { room: 1 }).unwrap(),
             tokens(9)
         );
-        assert_eq!(fit(tokens(9), 10, Overflow::Cut { keep: 4 }).unwrap().len(), 9);
+        assert_eq!(
+            fit(tokens(9), 10, Overflow::Cut { keep: 4 }).unwrap().len(),
+            9
+        );
     }
 
     #[test]

@@ -94,9 +94,9 @@ impl TextAssembler {
             .iter()
             .filter_map(|stop| {
                 let longest = held.len().min(stop.len().saturating_sub(1));
-                (1..=longest)
-                    .rev()
-                    .find(|length| stop.is_char_boundary(*length) && held.ends_with(&stop.as_bytes()[..*length]))
+                (1..=longest).rev().find(|length| {
+                    stop.is_char_boundary(*length) && held.ends_with(&stop.as_bytes()[..*length])
+                })
             })
             .max()
             .unwrap_or(0)

@@ -77,7 +77,8 @@ impl<'model> Context<'model> {
     pub(crate) fn keep_prefix(&mut self, sequence: u32, kept: usize) -> usize {
         if let Ok(from) = u32::try_from(kept)
             && matches!(
-                self.inner.clear_kv_cache_seq(Some(sequence), Some(from), None),
+                self.inner
+                    .clear_kv_cache_seq(Some(sequence), Some(from), None),
                 Ok(true)
             )
         {

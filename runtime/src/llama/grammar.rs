@@ -24,6 +24,11 @@ const MAX_PROPERTIES: usize = 256;
 const MAX_REPETITION: u64 = 1_000;
 /// Bytes of a `pattern`.
 const MAX_PATTERN: usize = 256;
+/// Repetitions in a `pattern`, those inside others multiplied: each is a state of the grammar.
+const MAX_PATTERN_STATES: u64 = 512;
+/// Parts of a `pattern` that may be empty, those repeated counted as often: each is one more way to
+/// go on at every character, and a token has several characters.
+const MAX_PATTERN_OPTIONAL: u64 = 16;
 /// The largest number in `minimum` and its kin.
 const MAX_BOUND: f64 = 1e15;
 /// Bytes of the grammar that comes out.
@@ -227,12 +232,115 @@ fn check_keywords(schema: &Value) -> Result<(), SchemaRefused> {
     if bounds[0] > bounds[1] {
         return refuse("minimum is above maximum");
     }
-    if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
-        && pattern.len() > MAX_PATTERN
-    {
+    match schema.get("pattern").and_then(Value::as_str) {
+        Some(pattern) => check_pattern(pattern),
+        None => Ok(()),
+    }
+}
+
+fn check_pattern(pattern: &str) -> Result<(), SchemaRefused> {
+    if pattern.len() > MAX_PATTERN {
         return refuse(format!("a pattern of more than {MAX_PATTERN} bytes"));
     }
+    let weight = Weight::of_pattern(pattern);
+    if weight.states > MAX_PATTERN_STATES {
+        return refuse("the pattern repeats too much: use smaller numbers in its {m,n}");
+    }
+    if weight.optional > MAX_PATTERN_OPTIONAL {
+        return refuse("the pattern has too many optional parts (?, *, {0,n})");
+    }
     Ok(())
+}
+
+/// What a pattern costs the grammar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Weight {
+    /// Its characters, with what is repeated by `{m,n}` counted as often as it may be.
+    states: u64,
+    /// Parts that may be empty, counted alike: each is one more way to go on at every character.
+    optional: u64,
+}
+
+impl Weight {
+    const ONE: Self = Self {
+        states: 1,
+        optional: 0,
+    };
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            states: self.states.saturating_add(other.states),
+            optional: self.optional.saturating_add(other.optional),
+        }
+    }
+
+    fn times(self, count: u64) -> Self {
+        Self {
+            states: self.states.saturating_mul(count),
+            optional: self.optional.saturating_mul(count),
+        }
+    }
+
+    fn made_optional(self) -> Self {
+        Self {
+            optional: self.optional.saturating_add(1),
+            ..self
+        }
+    }
+
+    fn of_pattern(pattern: &str) -> Self {
+        // One sum per open group; `last` is what a repetition would apply to.
+        let mut sums = vec![Self::default()];
+        let mut last = Self::default();
+        let mut characters = pattern.chars();
+        while let Some(character) = characters.next() {
+            match character {
+                '*' | '?' => last = last.made_optional(),
+                '+' => {}
+                '{' => last = last.repeated(&mut characters),
+                '(' => {
+                    add(&mut sums, std::mem::take(&mut last));
+                    sums.push(Self::default());
+                }
+                ')' if sums.len() > 1 => {
+                    last = sums.pop().unwrap_or_default().and(last);
+                }
+                '[' => {
+                    while characters.next().is_some_and(|next| next != ']') {}
+                    add(&mut sums, std::mem::replace(&mut last, Self::ONE));
+                }
+                '\\' => {
+                    characters.next();
+                    add(&mut sums, std::mem::replace(&mut last, Self::ONE));
+                }
+                _ => add(&mut sums, std::mem::replace(&mut last, Self::ONE)),
+            }
+        }
+        sums.into_iter().fold(last, Self::and)
+    }
+
+    /// Applies the `{m,n}` whose inside comes next.
+    fn repeated(self, characters: &mut std::str::Chars<'_>) -> Self {
+        let inside: String = characters.take_while(|next| *next != '}').collect();
+        let numbers = || {
+            inside
+                .split(',')
+                .filter_map(|number| number.trim().parse().ok())
+        };
+        let many = self.times(numbers().max().unwrap_or(1_u64).max(1));
+        let may_be_none = numbers().min() == Some(0) || inside.starts_with(',');
+        if may_be_none {
+            many.made_optional()
+        } else {
+            many
+        }
+    }
+}
+
+fn add(sums: &mut [Weight], weight: Weight) {
+    if let Some(sum) = sums.last_mut() {
+        *sum = sum.and(weight);
+    }
 }
 
 #[cfg(test)]
@@ -240,7 +348,7 @@ fn check_keywords(schema: &Value) -> Result<(), SchemaRefused> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{for_any_object, for_schema};
+    use super::{Weight, for_any_object, for_schema};
 
     fn reason(schema: &Value) -> String {
         for_schema(schema).unwrap_err().to_string()
@@ -314,6 +422,24 @@ mod tests {
             deep = json!({"type": "array", "items": deep});
         }
         assert!(reason(&deep).contains("deeper"));
+    }
+
+    #[test]
+    fn patterns_are_counted_with_their_repetitions() {
+        for (pattern, states) in [
+            ("^abc$", 5),
+            ("^[0-9a-f]{8}-([0-9a-f]{4}-){3}$", 2 + 8 + 1 + 15),
+            ("^(a{0,90}){0,90}$", 2 + 8100),
+            (r"^\{5x$", 5),
+            ("^(((a{100}){100}){100})$", 1_000_002),
+        ] {
+            assert_eq!(Weight::of_pattern(pattern).states, states, "{pattern}");
+        }
+        for (pattern, optional) in [("^a?b*c+d{0,9}$", 3), ("^(a?){0,200}b$", 201)] {
+            assert_eq!(Weight::of_pattern(pattern).optional, optional, "{pattern}");
+        }
+        let schema = json!({"type": "string", "pattern": "^(a{0,90}){0,90}$"});
+        assert!(reason(&schema).contains("repeats too much"));
     }
 
     #[test]

@@ -71,7 +71,9 @@ impl Model {
     /// Tokens of `text`. Special tokens written out in the text are recognised, as chat templates
     /// need; `add_special` puts the vocabulary's own beginning in front.
     pub(crate) fn tokenize(&self, text: &str, add_special: bool) -> Vec<Token> {
-        self.inner.vocab().tokenize(text.as_bytes(), add_special, true)
+        self.inner
+            .vocab()
+            .tokenize(text.as_bytes(), add_special, true)
     }
 
     /// The bytes of a token as they appear in an answer; control tokens have none. May end inside

@@ -4,6 +4,8 @@
 //! when an end token is accepted too early. So candidates are taken out, the grammar is applied to
 //! them, and a token is accepted only when the grammar left it standing.
 
+use std::time::{Duration, Instant};
+
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
@@ -11,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::{LlamaFault, Token};
+
+/// What one answer may spend on its grammar, together.
+const MAX_GRAMMAR_TIME: Duration = Duration::from_secs(60);
 
 /// How the next token is chosen, in llama.cpp's terms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +80,8 @@ pub(crate) struct Sampler {
     plain_greedy: bool,
     /// How many tokens the penalties look back at.
     look_back: usize,
+    /// Time spent on the grammar so far: all requests of the model wait for it.
+    grammar_time: Duration,
 }
 
 impl Sampler {
@@ -125,6 +132,7 @@ impl Sampler {
                 0
             },
             grammar,
+            grammar_time: Duration::ZERO,
         })
     }
 
@@ -142,6 +150,7 @@ impl Sampler {
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(LlamaFault::NotANumber);
         }
+        let began = Instant::now();
         let token = self.choose(logits)?;
         if self.look_back > 0 {
             self.chain
@@ -152,6 +161,10 @@ impl Sampler {
             grammar
                 .try_accept(token)
                 .map_err(|_thrown| LlamaFault::GrammarStuck)?;
+            self.grammar_time += began.elapsed();
+            if self.grammar_time > MAX_GRAMMAR_TIME {
+                return Err(LlamaFault::GrammarTooSlow);
+            }
         }
         Ok(token)
     }
@@ -178,7 +191,9 @@ impl Sampler {
         let mut candidates = all_candidates(logits);
         grammar.apply(&mut candidates);
         // The chain must not see refused candidates: with nothing else left it would pick one.
-        candidates.data.retain(|data| data.logit() > f32::NEG_INFINITY);
+        candidates
+            .data
+            .retain(|data| data.logit() > f32::NEG_INFINITY);
         if candidates.data.is_empty() {
             return Err(LlamaFault::GrammarStuck);
         }

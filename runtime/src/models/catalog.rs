@@ -145,9 +145,7 @@ impl Catalog {
         Ok(read)
     }
 
-    fn known(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<Digest, (Arc<Facts>, Arc<Defaults>)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, (Arc<Facts>, Arc<Defaults>)>> {
         // Held only across map operations, which cannot leave it half-changed.
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -237,7 +235,10 @@ mod tests {
 
     #[test]
     fn a_name_may_be_shortened_from_the_front() {
-        let names = ["127.0.0.1:5000/demo/hay-tiny:latest", "h.example/a/other:v1"];
+        let names = [
+            "127.0.0.1:5000/demo/hay-tiny:latest",
+            "h.example/a/other:v1",
+        ];
         for short in [
             "hay-tiny",
             "hay-tiny:latest",
@@ -276,6 +277,10 @@ mod tests {
 
     #[test]
     fn a_name_that_breaks_the_rules_is_refused() {
-        assert!(chosen("../etc", &[]).unwrap_err().contains("invalid model name"));
+        assert!(
+            chosen("../etc", &[])
+                .unwrap_err()
+                .contains("invalid model name")
+        );
     }
 }

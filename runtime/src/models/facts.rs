@@ -63,7 +63,11 @@ impl Facts {
 
     /// What the model can do, in Ollama's words.
     pub(crate) fn capabilities(&self, chat_template: Option<&str>) -> Vec<&'static str> {
-        let mut capabilities = vec![if self.generates { "completion" } else { "embedding" }];
+        let mut capabilities = vec![if self.generates {
+            "completion"
+        } else {
+            "embedding"
+        }];
         if chat_template.is_some_and(template::knows_tools) {
             capabilities.push("tools");
         }

@@ -114,7 +114,10 @@ mod tests {
             (json!("5m"), seconds(300)),
             (json!("1h30m"), seconds(5400)),
             (json!("0"), seconds(0)),
-            (json!("1500ms"), Some(KeepAlive::For(Duration::from_millis(1500)))),
+            (
+                json!("1500ms"),
+                Some(KeepAlive::For(Duration::from_millis(1500))),
+            ),
             (json!(-1), Some(KeepAlive::Forever)),
             (json!("-1s"), Some(KeepAlive::Forever)),
             (json!(1e300), Some(KeepAlive::Forever)),
@@ -125,7 +128,14 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for value in [json!("soon"), json!("5 m"), json!("m"), json!(""), json!(true), json!("1x")] {
+        for value in [
+            json!("soon"),
+            json!("5 m"),
+            json!("m"),
+            json!(""),
+            json!(true),
+            json!("1x"),
+        ] {
             assert!(KeepAlive::parse(&value).is_err(), "{value}");
         }
     }

@@ -37,7 +37,10 @@ async fn a_client_that_leaves_frees_its_place() {
     let mut response = runtime.post("/api/generate", &long_body(7)).await;
     assert!(response.chunk().await.unwrap().is_some());
     let (status, body) = runtime
-        .post_json("/api/generate", &json!({"model": "hay-tiny", "prompt": "Hello"}))
+        .post_json(
+            "/api/generate",
+            &json!({"model": "hay-tiny", "prompt": "Hello"}),
+        )
         .await;
     assert_eq!(status, 503, "{body}");
     assert_eq!(
@@ -65,7 +68,10 @@ async fn a_client_that_leaves_frees_its_place() {
         }
         assert_eq!(response.status(), 503);
         assert!(response.headers().contains_key("retry-after"));
-        assert!(tokio::time::Instant::now() < deadline, "the place stays taken");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the place stays taken"
+        );
     }
 }
 

@@ -63,7 +63,12 @@ async fn unknown_paths_and_methods_answer_in_ollama_s_form() {
     for path in ["/api/embed", "/api/create", "/api/copy", "/api/push"] {
         let (status, reply) = runtime.post_json(path, &json!({})).await;
         assert_eq!(status, 501);
-        assert!(reply["error"].as_str().unwrap().contains("not supported yet"));
+        assert!(
+            reply["error"]
+                .as_str()
+                .unwrap()
+                .contains("not supported yet")
+        );
     }
 }
 
@@ -73,7 +78,11 @@ async fn what_the_model_cannot_do_is_said() {
     let refused = |change: Value| {
         let runtime = &runtime;
         async move {
-            let path = if change.get("prompt").is_some() { "/api/generate" } else { "/api/chat" };
+            let path = if change.get("prompt").is_some() {
+                "/api/generate"
+            } else {
+                "/api/chat"
+            };
             let mut body = if path == "/api/chat" {
                 chat_body(QUESTION, false)
             } else {
@@ -88,24 +97,62 @@ async fn what_the_model_cannot_do_is_said() {
         }
     };
     let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]);
-    assert_eq!(refused(json!({"tools": tools})).await, "\"hay-tiny\" does not support tools");
-    assert_eq!(refused(json!({"think": true})).await, "\"hay-tiny\" does not support thinking");
+    assert_eq!(
+        refused(json!({"tools": tools})).await,
+        "\"hay-tiny\" does not support tools"
+    );
+    assert_eq!(
+        refused(json!({"think": true})).await,
+        "\"hay-tiny\" does not support thinking"
+    );
     assert!(refused(json!({"think": 5})).await.contains("think"));
-    assert!(refused(json!({"prompt": "a", "suffix": "b"})).await.contains("insert"));
-    assert!(refused(json!({"prompt": "a", "template": "b"})).await.contains("template"));
-    assert!(refused(json!({"prompt": "a", "images": ["aGk="]})).await.contains("images"));
-    assert!(refused(json!({"prompt": "a", "context": [1, 2]})).await.contains("context"));
-    assert!(refused(json!({"prompt": "a", "raw": true, "system": "b"})).await.contains("raw mode"));
-    assert!(refused(json!({"keep_alive": "soon"})).await.contains("duration"));
+    assert!(
+        refused(json!({"prompt": "a", "suffix": "b"}))
+            .await
+            .contains("insert")
+    );
+    assert!(
+        refused(json!({"prompt": "a", "template": "b"}))
+            .await
+            .contains("template")
+    );
+    assert!(
+        refused(json!({"prompt": "a", "images": ["aGk="]}))
+            .await
+            .contains("images")
+    );
+    assert!(
+        refused(json!({"prompt": "a", "context": [1, 2]}))
+            .await
+            .contains("context")
+    );
+    assert!(
+        refused(json!({"prompt": "a", "raw": true, "system": "b"}))
+            .await
+            .contains("raw mode")
+    );
+    assert!(
+        refused(json!({"keep_alive": "soon"}))
+            .await
+            .contains("duration")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_file_never_reaches_the_engine_and_others_are_still_served() {
     let whole = std::fs::read(model_file()).unwrap();
     let cache = TestCache::with_model();
-    cache.add("registry.test:5000/demo/cut:latest", &whole[..whole.len() / 2], &[]);
+    cache.add(
+        "registry.test:5000/demo/cut:latest",
+        &whole[..whole.len() / 2],
+        &[],
+    );
     cache.add("registry.test:5000/demo/header:latest", &whole[..1000], &[]);
-    cache.add("registry.test:5000/demo/noise:latest", b"not a GGUF file at all", &[]);
+    cache.add(
+        "registry.test:5000/demo/noise:latest",
+        b"not a GGUF file at all",
+        &[],
+    );
     let runtime = TestRuntime::start_with(cache, |_config| {}).await;
     for name in ["cut", "header", "noise"] {
         let mut body = chat_body(QUESTION, false);
@@ -123,9 +170,14 @@ async fn a_damaged_file_never_reaches_the_engine_and_others_are_still_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pulling_and_deleting_need_an_agent() {
     let runtime = TestRuntime::start().await;
-    let (status, reply) = runtime.post_json("/api/pull", &json!({"model": NAME})).await;
+    let (status, reply) = runtime
+        .post_json("/api/pull", &json!({"model": NAME}))
+        .await;
     assert_eq!(status, 500);
-    assert!(reply["error"].as_str().unwrap().contains("node agent"), "{reply}");
+    assert!(
+        reply["error"].as_str().unwrap().contains("node agent"),
+        "{reply}"
+    );
     let response = runtime
         .client
         .delete(format!("{}/api/delete", runtime.base))
@@ -151,5 +203,9 @@ async fn other_hosts_names_and_origins_are_turned_away() {
         "http://localhost:3000"
     );
     let foreign = with_header("origin", "https://evil.example").await;
-    assert!(!foreign.headers().contains_key("access-control-allow-origin"));
+    assert!(
+        !foreign
+            .headers()
+            .contains_key("access-control-allow-origin")
+    );
 }

@@ -123,17 +123,43 @@ async fn formats_that_cannot_be_enforced_are_refused_and_nothing_dies() {
         json!({"type": "object", "properties": many}),
         json!({"type": "string", "maxLength": 10_000_000}),
         json!({"type": "string", "pattern": "^(((((a{0,900}){0,900}){0,900})))$"}),
+        json!({"type": "string", "pattern": "^(a?){0,200}b$"}),
         json!({"const": "x".repeat(100_000)}),
     ] {
+        let shown: String = format.to_string().chars().take(100).collect();
         let body = body(&format);
         let asked = runtime.post_json("/api/chat", &body);
         let (status, reply) = tokio::time::timeout(Duration::from_secs(20), asked)
             .await
-            .expect("the schema hangs the runtime");
-        let shown: String = format.to_string().chars().take(100).collect();
+            .unwrap_or_else(|_late| panic!("hangs the runtime: {shown}"));
         assert_eq!(status, 400, "{shown}: {reply}");
         assert!(reply["error"].is_string(), "{shown}: {reply}");
     }
     let reply = runtime.ask("/api/chat", &body(&person())).await;
     check_person(reply["message"]["content"].as_str().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_within_the_bounds_are_followed_in_good_time() {
+    let runtime = TestRuntime::start().await;
+    for pattern in [
+        "^[0-9]{3}-[a-f]{2}$",
+        "^(ab?)*c$",
+        "^(a*)*$",
+        "^(a?){0,15}b$",
+    ] {
+        let mut body = body(&json!({"type": "string", "pattern": pattern}));
+        body["options"]["num_predict"] = json!(40);
+        let asked = runtime.post_json("/api/chat", &body);
+        let (status, reply) = tokio::time::timeout(Duration::from_secs(60), asked)
+            .await
+            .unwrap_or_else(|_late| panic!("hangs the runtime: {pattern}"));
+        assert_eq!(status, 200, "{pattern}: {reply}");
+        assert!(
+            reply["message"]["content"]
+                .as_str()
+                .unwrap()
+                .starts_with('"')
+        );
+    }
 }

@@ -4,23 +4,36 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{ANSWER, NAME, QUESTION, TestCache, TestRuntime, chat_body, long_body, model_file};
+use crate::support::{
+    ANSWER, NAME, QUESTION, TestCache, TestRuntime, chat_body, long_body, model_file,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_prompt_loads_and_with_keep_alive_0_unloads() {
     let runtime = TestRuntime::start().await;
     assert_eq!(runtime.get("/api/ps").await["models"], json!([]));
-    let reply = runtime.ask("/api/generate", &json!({"model": "hay-tiny"})).await;
-    assert_eq!((&reply["done"], &reply["done_reason"]), (&json!(true), &json!("load")));
+    let reply = runtime
+        .ask("/api/generate", &json!({"model": "hay-tiny"}))
+        .await;
+    assert_eq!(
+        (&reply["done"], &reply["done_reason"]),
+        (&json!(true), &json!("load"))
+    );
     assert_eq!(reply["response"], "");
     let ps = runtime.get("/api/ps").await;
     assert_eq!(ps["models"][0]["name"], NAME);
     assert_eq!(ps["models"][0]["context_length"], 512);
     let reply = runtime
-        .ask("/api/chat", &json!({"model": "hay-tiny", "messages": [], "keep_alive": 0}))
+        .ask(
+            "/api/chat",
+            &json!({"model": "hay-tiny", "messages": [], "keep_alive": 0}),
+        )
         .await;
     assert_eq!(reply["done_reason"], "unload");
-    assert_eq!(reply["message"], json!({"role": "assistant", "content": ""}));
+    assert_eq!(
+        reply["message"],
+        json!({"role": "assistant", "content": ""})
+    );
     assert_eq!(runtime.get("/api/ps").await["models"], json!([]));
 }
 
@@ -67,7 +80,13 @@ async fn requests_during_a_load_share_it() {
     for reply in replies {
         assert_eq!(reply["message"]["content"], ANSWER);
     }
-    assert_eq!(runtime.get("/api/ps").await["models"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        runtime.get("/api/ps").await["models"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +120,10 @@ async fn a_longer_context_is_loaded_when_asked_for() {
     assert_eq!(context().await, 128);
     let mut body = chat_body(QUESTION, false);
     body["options"]["num_ctx"] = json!(256);
-    assert_eq!(runtime.ask("/api/chat", &body).await["message"]["content"], ANSWER);
+    assert_eq!(
+        runtime.ask("/api/chat", &body).await["message"]["content"],
+        ANSWER
+    );
     assert_eq!(context().await, 256);
     // A shorter one fits into what is loaded; one beyond the model's own is cut to it.
     runtime.chat(QUESTION).await;

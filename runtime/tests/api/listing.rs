@@ -33,7 +33,13 @@ async fn tags_lists_models_as_ollama_does() {
     assert_eq!(model["model"], NAME);
     assert_eq!(model["digest"], json!(digest.hex().to_string()));
     assert!(model["size"].as_u64().unwrap() >= 3_020_192);
-    assert!(model["modified_at"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+    assert!(
+        model["modified_at"]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .is_ok()
+    );
     assert_eq!(
         model["details"],
         json!({
@@ -49,17 +55,26 @@ async fn tags_lists_models_as_ollama_does() {
 async fn show_reads_the_files_and_loads_nothing() {
     let cache = TestCache::new();
     let layers: [(&str, &[u8]); 3] = [
-        ("application/vnd.ollama.image.params", br#"{"temperature": 0.5, "stop": ["a", "b"]}"#),
+        (
+            "application/vnd.ollama.image.params",
+            br#"{"temperature": 0.5, "stop": ["a", "b"]}"#,
+        ),
         ("application/vnd.ollama.image.system", b"Be brief."),
         ("application/vnd.ollama.image.license", b"Apache-2.0"),
     ];
     cache.add(NAME, &std::fs::read(model_file()).unwrap(), &layers);
     let runtime = TestRuntime::start_with(cache, |_config| {}).await;
-    let shown = runtime.ask("/api/show", &json!({"model": "hay-tiny"})).await;
+    let shown = runtime
+        .ask("/api/show", &json!({"model": "hay-tiny"}))
+        .await;
     assert_eq!(shown["system"], "Be brief.");
     assert_eq!(shown["license"], "Apache-2.0");
     assert_eq!(
-        shown["parameters"].as_str().unwrap().lines().collect::<Vec<_>>(),
+        shown["parameters"]
+            .as_str()
+            .unwrap()
+            .lines()
+            .collect::<Vec<_>>(),
         [
             "temperature                    0.5",
             "stop                           \"a\"",
@@ -67,7 +82,12 @@ async fn show_reads_the_files_and_loads_nothing() {
         ]
     );
     assert!(shown["template"].as_str().unwrap().contains("im_start"));
-    assert!(shown["modelfile"].as_str().unwrap().contains("SYSTEM \"\"\"Be brief.\"\"\""));
+    assert!(
+        shown["modelfile"]
+            .as_str()
+            .unwrap()
+            .contains("SYSTEM \"\"\"Be brief.\"\"\"")
+    );
     assert_eq!(shown["model_info"]["general.architecture"], "llama");
     assert_eq!(shown["model_info"]["llama.context_length"], 512);
     assert_eq!(shown["model_info"]["general.parameter_count"], 2_787_584);

@@ -29,7 +29,10 @@ async fn a_chat_completion_has_openai_s_form() {
     assert_eq!(reply["object"], "chat.completion");
     assert!(reply["id"].as_str().unwrap().starts_with("chatcmpl-"));
     let choice = &reply["choices"][0];
-    assert_eq!(choice["message"], json!({"role": "assistant", "content": ANSWER}));
+    assert_eq!(
+        choice["message"],
+        json!({"role": "assistant", "content": ANSWER})
+    );
     assert_eq!(choice["finish_reason"], "stop");
     assert_eq!(reply["usage"]["prompt_tokens"], 15);
     assert_eq!(reply["usage"]["completion_tokens"], 8);
@@ -111,13 +114,48 @@ async fn models_are_listed_and_found() {
 async fn errors_have_openai_s_form() {
     let runtime = TestRuntime::start().await;
     for (path, change, status, kind) in [
-        ("/v1/chat/completions", json!({"model": "absent"}), 404, "not_found_error"),
-        ("/v1/chat/completions", json!({"messages": []}), 400, "invalid_request_error"),
-        ("/v1/chat/completions", json!({"n": 2}), 400, "invalid_request_error"),
-        ("/v1/chat/completions", json!({"temperature": "hot"}), 400, "invalid_request_error"),
-        ("/v1/chat/completions", json!({"max_tokens": 0}), 400, "invalid_request_error"),
-        ("/v1/chat/completions", json!({"response_format": {"type": "xml"}}), 400, "invalid_request_error"),
-        ("/v1/completions", json!({"prompt": ["a", "b"]}), 400, "invalid_request_error"),
+        (
+            "/v1/chat/completions",
+            json!({"model": "absent"}),
+            404,
+            "not_found_error",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": []}),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"n": 2}),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"temperature": "hot"}),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"max_tokens": 0}),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"response_format": {"type": "xml"}}),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            "/v1/completions",
+            json!({"prompt": ["a", "b"]}),
+            400,
+            "invalid_request_error",
+        ),
         ("/v1/embeddings", json!({}), 501, "api_error"),
     ] {
         let mut body = body(false);

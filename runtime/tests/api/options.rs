@@ -16,7 +16,14 @@ async fn the_answer_ends_before_a_stop_text() {
     for stop in [json!("France"), json!(["nowhere", " of Fra", "France"])] {
         let reply = with_options(&runtime, &json!({"temperature": 0, "stop": stop})).await;
         let text = reply["message"]["content"].as_str().unwrap();
-        assert_eq!(text.trim_end(), if stop.is_string() { "The capital of" } else { "The capital" });
+        assert_eq!(
+            text.trim_end(),
+            if stop.is_string() {
+                "The capital of"
+            } else {
+                "The capital"
+            }
+        );
         assert_eq!(reply["done_reason"], "stop");
     }
     // Streamed, nothing of the stop text comes out either.
@@ -84,7 +91,10 @@ async fn wrong_options_are_refused() {
         body["options"] = options.clone();
         let (status, reply) = runtime.post_json("/api/chat", &body).await;
         assert_eq!(status, 400, "{options}: {reply}");
-        assert!(reply["error"].as_str().unwrap().contains("option"), "{reply}");
+        assert!(
+            reply["error"].as_str().unwrap().contains("option"),
+            "{reply}"
+        );
     }
 }
 
@@ -135,7 +145,10 @@ async fn a_chat_that_is_too_long_loses_its_oldest_messages() {
     body["truncate"] = json!(false);
     let (status, reply) = runtime.post_json("/api/chat", &body).await;
     assert_eq!(status, 400);
-    assert_eq!(reply["error"], "the input length exceeds the context length");
+    assert_eq!(
+        reply["error"],
+        "the input length exceeds the context length"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

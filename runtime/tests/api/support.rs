@@ -207,7 +207,10 @@ impl TestRuntime {
     pub(crate) async fn wait_until_loaded(&self, count: usize) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
-            let listed = self.get("/api/ps").await["models"].as_array().unwrap().len();
+            let listed = self.get("/api/ps").await["models"]
+                .as_array()
+                .unwrap()
+                .len();
             if listed == count {
                 return;
             }

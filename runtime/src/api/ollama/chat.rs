@@ -131,7 +131,10 @@ async fn load_or_unload(
 
 fn refuse_unsupported(request: &GenerateRequest) -> Result<(), Error> {
     let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    let has_context = request.context.as_ref().is_some_and(|context| !context.is_empty());
+    let has_context = request
+        .context
+        .as_ref()
+        .is_some_and(|context| !context.is_empty());
     if request.raw.unwrap_or(false)
         && (given(&request.template) || given(&request.system) || has_context)
     {
@@ -221,7 +224,9 @@ fn thinking(model: &Model, name: &str, think: Option<&Value>) -> Result<Option<b
     let wanted = match think {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Bool(wanted)) => *wanted,
-        Some(Value::String(level)) if ["low", "medium", "high", "max"].contains(&level.as_str()) => {
+        Some(Value::String(level))
+            if ["low", "medium", "high", "max"].contains(&level.as_str()) =>
+        {
             true
         }
         Some(other) => {

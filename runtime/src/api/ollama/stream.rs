@@ -104,11 +104,7 @@ impl ChunkWriter {
 pub(super) fn ndjson(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     use futures::StreamExt;
     let body = Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>));
-    (
-        [(header::CONTENT_TYPE, "application/x-ndjson")],
-        body,
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
 /// One object and the end of its line.

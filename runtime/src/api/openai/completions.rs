@@ -35,16 +35,18 @@ async fn try_chat(runtime: &Runtime, body: Body) -> Result<Response, Error> {
     let request: ChatRequest = read_json(body).await?;
     let (model, name) = find(runtime, request.model, "chat").await?;
     if request.tools.is_some_and(|tools| !tools.is_empty()) {
-        return Err(if model.chat_template().is_some_and(template::knows_tools) {
-            Error::NotYet {
-                what: "calling tools".to_owned(),
-            }
-        } else {
-            Error::Unsupported {
-                name,
-                capability: "tools",
-            }
-        });
+        return Err(
+            if model.chat_template().is_some_and(template::knows_tools) {
+                Error::NotYet {
+                    what: "calling tools".to_owned(),
+                }
+            } else {
+                Error::Unsupported {
+                    name,
+                    capability: "tools",
+                }
+            },
+        );
     }
     let messages = request.messages.unwrap_or_default();
     if messages.is_empty() {

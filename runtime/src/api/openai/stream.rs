@@ -184,7 +184,8 @@ impl StreamState {
             None => {}
         }
         self.answer = None;
-        self.frames.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+        self.frames
+            .push_back(Bytes::from_static(b"data: [DONE]\n\n"));
     }
 }
 

@@ -76,7 +76,10 @@ pub(super) struct ChatMessage {
 
 impl Common {
     /// The same options in Ollama's words.
-    pub(super) fn options(&self, max_completion_tokens: Option<i64>) -> Result<Map<String, Value>, Error> {
+    pub(super) fn options(
+        &self,
+        max_completion_tokens: Option<i64>,
+    ) -> Result<Map<String, Value>, Error> {
         if self.n.is_some_and(|n| n != 1) {
             return Err(Error::invalid("n must be 1"));
         }
@@ -109,7 +112,10 @@ impl Common {
             if most < 1 {
                 return Err(Error::invalid("max_tokens must be at least 1"));
             }
-            options.insert("num_predict".to_owned(), most.min(i64::from(i32::MAX)).into());
+            options.insert(
+                "num_predict".to_owned(),
+                most.min(i64::from(i32::MAX)).into(),
+            );
         }
         Ok(options)
     }
@@ -140,7 +146,11 @@ impl ChatMessage {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(text)) => text,
             Some(Value::Array(parts)) => parts.iter().map(part_text).collect::<Result<_, _>>()?,
-            Some(_) => return Err(Error::invalid("content must be a string or an array of parts")),
+            Some(_) => {
+                return Err(Error::invalid(
+                    "content must be a string or an array of parts",
+                ));
+            }
         };
         let role = match self.role.to_lowercase().as_str() {
             // The newer word for the same.

@@ -63,7 +63,9 @@ pub fn list(
         };
         for entry in entries {
             let entry = entry.map_err(|source| read_fault(&folder, source))?;
-            let kind = entry.file_type().map_err(|source| read_fault(&entry.path(), source))?;
+            let kind = entry
+                .file_type()
+                .map_err(|source| read_fault(&entry.path(), source))?;
             if kind.is_dir() && depth < MAX_DEPTH {
                 pending.push((entry.path(), depth + 1));
             } else if kind.is_symlink() && entry.file_name() == MANIFEST_FILE {
@@ -83,7 +85,10 @@ pub fn list(
 ///
 /// # Errors
 /// [`CatalogFault`] when it is there but cannot be read.
-pub fn find(layout: &CacheLayout, reference: &Reference) -> Result<Option<ModelEntry>, CatalogFault> {
+pub fn find(
+    layout: &CacheLayout,
+    reference: &Reference,
+) -> Result<Option<ModelEntry>, CatalogFault> {
     read(layout, &layout.plain_view_of(reference))
 }
 
@@ -132,7 +137,9 @@ fn read(layout: &CacheLayout, folder: &Path) -> Result<Option<ModelEntry>, Catal
 /// Config and layers of a model's manifest, each with its role.
 #[must_use]
 pub fn blobs_of(manifest: &Manifest) -> Vec<ModelBlob> {
-    let config = manifest.config().map(|config| model_blob(config, Role::Config));
+    let config = manifest
+        .config()
+        .map(|config| model_blob(config, Role::Config));
     let layers = manifest
         .layers()
         .iter()
@@ -153,10 +160,15 @@ fn model_blob(descriptor: &Descriptor, role: Role) -> ModelBlob {
 /// `views/plain/<host>/<repository>/<tag>` read back as a reference.
 fn reference_of(layout: &CacheLayout, folder: &Path) -> Option<Reference> {
     let below = folder.strip_prefix(layout.plain_view()).ok()?;
-    let parts: Vec<&str> = below.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
+    let parts: Vec<&str> = below
+        .iter()
+        .map(|part| part.to_str())
+        .collect::<Option<_>>()?;
     let (name, view_name) = (parts.split_last()?.1.join("/"), parts.last()?);
     let pinned = Algorithm::ALL.iter().find_map(|algorithm| {
-        let hex = view_name.strip_prefix(algorithm.as_str())?.strip_prefix('-')?;
+        let hex = view_name
+            .strip_prefix(algorithm.as_str())?
+            .strip_prefix('-')?;
         Digest::from_hex(*algorithm, hex).ok()
     });
     let text = match pinned {
@@ -170,13 +182,23 @@ fn reference_of(layout: &CacheLayout, folder: &Path) -> Option<Reference> {
 fn linked_digest(link: &Path) -> Result<Option<Digest>, CatalogFault> {
     let target = match fs::read_link(link) {
         Ok(target) => target,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // Not a directory: a file of another model has the name of this one's folder.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
         Err(source) => return Err(read_fault(link, source)),
     };
     let mut parts = target.iter().rev().map(|part| part.to_str());
-    let digest = parts.next().flatten().zip(parts.next().flatten()).and_then(|(hex, algorithm)| {
-        Digest::from_hex(algorithm.parse().ok()?, hex).ok()
-    });
+    let digest = parts
+        .next()
+        .flatten()
+        .zip(parts.next().flatten())
+        .and_then(|(hex, algorithm)| Digest::from_hex(algorithm.parse().ok()?, hex).ok());
     digest.map(Some).ok_or_else(|| CatalogFault::ForeignLink {
         path: link.to_owned(),
     })
@@ -192,6 +214,8 @@ fn read_fault(path: &Path, source: io::Error) -> CatalogFault {
 /// A point in time as RFC 3339, in UTC, to the microsecond: what Python's `fromisoformat` reads.
 #[must_use]
 pub fn timestamp(time: std::time::SystemTime) -> String {
-    jiff::Timestamp::try_from(time)
-        .map_or_else(|_| jiff::Timestamp::UNIX_EPOCH.to_string(), |stamp| format!("{stamp:.6}"))
+    jiff::Timestamp::try_from(time).map_or_else(
+        |_| jiff::Timestamp::UNIX_EPOCH.to_string(),
+        |stamp| format!("{stamp:.6}"),
+    )
 }

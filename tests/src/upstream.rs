@@ -49,6 +49,13 @@ pub enum Fault {
     ContentEncoding,
 }
 
+impl Fault {
+    /// Whether it spoils answers to ranges only.
+    fn is_of_ranges(&self) -> bool {
+        matches!(self, Self::IgnoreRange | Self::WrongOffset | Self::Multipart)
+    }
+}
+
 /// What it has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -18,7 +18,8 @@ use crate::digest::Digest;
 
 /// Fewest bytes in the time of a stall that count as alive: less is as good as nothing.
 const MIN_BYTES_PER_STALL: u64 = 16 * 1024;
-/// Bytes after which the count of failures starts anew.
+/// Bytes after which the count of failures starts anew; so it does after a quarter of what was
+/// asked for.
 const PROGRESS_BYTES: u64 = 1024 * 1024;
 
 /// How often a request is tried again when nothing comes of it.
@@ -107,6 +108,7 @@ impl BlobSource {
             end: range.end.min(self.size),
             mode,
             body: None,
+            enough: PROGRESS_BYTES,
             fresh: 0,
         }
     }
@@ -319,6 +321,8 @@ pub struct RangeReader {
     delays: ExponentialBackoff,
     /// Bytes since the last failure.
     fresh: u64,
+    /// Bytes that count as progress.
+    enough: u64,
 }
 
 impl RangeReader {
@@ -373,7 +377,7 @@ impl RangeReader {
         let at = self.position;
         self.position += bytes.len() as u64;
         self.fresh += bytes.len() as u64;
-        if self.fresh >= PROGRESS_BYTES {
+        if self.fresh >= self.enough {
             self.fresh = 0;
             self.delays = self.source.retry.delays();
         }
@@ -381,6 +385,7 @@ impl RangeReader {
     }
 
     async fn open(&mut self) -> Result<Body, Error> {
+        self.enough = (self.end - self.position).div_ceil(4).min(PROGRESS_BYTES);
         let body = self.source.open(self.position..self.end, self.mode).await?;
         let wanted_whole = self.position == 0 && self.end == self.source.size;
         if body.is_whole && self.mode == Mode::Ranges && !wanted_whole {

@@ -119,7 +119,7 @@ impl Transport {
         if is_loopback {
             // The only way here to turn off a proxy from the environment: name one, for no host.
             config.http_proxy = Some("http://127.0.0.1:9".to_owned());
-            config.no_proxy = Some("*".to_owned());
+            config.no_proxy = Some("*,localhost,127.0.0.0/8,::1".to_owned());
         }
         // `Client::new` would fall back to defaults, and so drop proxies and certificates.
         let client =
@@ -171,6 +171,7 @@ fn is_inward(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use crate::client::transport::points_inward;
 

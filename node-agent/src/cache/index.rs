@@ -98,7 +98,12 @@ mod tests {
             index.touch(&reference, now);
             assert_eq!(index.last_used(&reference), Some(now));
         }
-        std::fs::write(path.join("conf"), b"not sled").unwrap();
+        for entry in std::fs::read_dir(&path).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_file() {
+                std::fs::write(file, b"not sled").unwrap();
+            }
+        }
         let index = Index::open(&path).unwrap();
         assert_eq!(index.last_used(&reference), None);
         index.touch(&reference, now);

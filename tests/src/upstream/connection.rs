@@ -119,7 +119,8 @@ async fn blob(
         return Ok(After::KeepOpen);
     }
     state.blobs.fetch_add(1, Ordering::SeqCst);
-    let fault = state.next_fault();
+    let is_ranged = request.range(length).is_some();
+    let fault = state.next_fault().filter(|fault| is_ranged || !fault.is_of_ranges());
     let range = request.range(length).filter(|_| fault != Some(Fault::IgnoreRange));
     let body = match &range {
         Some(range) => slice(blob, range),

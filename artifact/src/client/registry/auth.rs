@@ -262,6 +262,7 @@ fn bearer_realm(challenge: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use crate::client::registry::Credentials;
     use crate::client::registry::auth::bearer_realm;

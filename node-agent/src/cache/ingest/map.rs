@@ -5,7 +5,7 @@
 //! 8   8  size of the blob, little endian
 //! 16  8  size of a chunk, little endian; the last chunk may be shorter
 //! 24 36  boot id of the kernel that the states were written under
-//! 60  4  zero
+//! 60  4  first bytes of the SHA-256 of the 60 before
 //! 64  …  one byte a chunk: 0 absent, 1 written, 2 written and synced
 //! ```
 //!
@@ -16,9 +16,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use artifact::Digest;
+
 const MAGIC: &[u8; 8] = b"HAYMAP01";
 const HEADER_BYTES: usize = 64;
 const BOOT_ID_BYTES: usize = 36;
+const BOOT_ID: std::ops::Range<usize> = 24..24 + BOOT_ID_BYTES;
+const CHECK_AT: usize = 60;
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 /// Chunk sizes that a map may name.
 const CHUNK_BYTES_ALLOWED: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
@@ -79,6 +83,7 @@ impl ChunkRecord {
         };
         let chunk_bytes = number(16);
         let fits = header[..8] == *MAGIC
+            && header == header_of(size, chunk_bytes, &header[BOOT_ID])
             && number(8) == size
             && CHUNK_BYTES_ALLOWED.contains(&chunk_bytes)
             && size.div_ceil(chunk_bytes) <= MAX_CHUNKS;
@@ -100,9 +105,9 @@ impl ChunkRecord {
         };
         let record = Self { file, chunk_bytes };
         let boot_id = boot_id();
-        if header[24..24 + BOOT_ID_BYTES] != boot_id {
+        if header[BOOT_ID] != boot_id {
             record.forget_unsynced(&mut states)?;
-            record.file.write_all_at(&boot_id, 24)?;
+            record.file.write_all_at(&header_of(size, chunk_bytes, &boot_id), 0)?;
         }
         Ok(Some((record, states)))
     }
@@ -124,11 +129,8 @@ impl ChunkRecord {
     /// Starts a map with every chunk absent.
     pub(crate) fn create(file: File, size: u64, chunk_bytes: u64) -> io::Result<Self> {
         let count = usize::try_from(size.div_ceil(chunk_bytes)).map_err(io::Error::other)?;
-        let mut bytes = vec![0; HEADER_BYTES + count];
-        bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..16].copy_from_slice(&size.to_le_bytes());
-        bytes[16..24].copy_from_slice(&chunk_bytes.to_le_bytes());
-        bytes[24..24 + BOOT_ID_BYTES].copy_from_slice(&boot_id());
+        let mut bytes = header_of(size, chunk_bytes, &boot_id()).to_vec();
+        bytes.resize(HEADER_BYTES + count, 0);
         file.set_len(0)?;
         file.write_all_at(&bytes, 0)?;
         Ok(Self { file, chunk_bytes })
@@ -151,7 +153,18 @@ impl ChunkRecord {
     }
 }
 
-/// The kernel's id of this boot; zeros where there is none, which then never counts as the same.
+fn header_of(size: u64, chunk_bytes: u64, boot_id: &[u8]) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..16].copy_from_slice(&size.to_le_bytes());
+    header[16..24].copy_from_slice(&chunk_bytes.to_le_bytes());
+    header[BOOT_ID].copy_from_slice(boot_id);
+    let check = Digest::sha256(&header[..CHECK_AT]);
+    header[CHECK_AT..].copy_from_slice(&check.as_bytes()[..HEADER_BYTES - CHECK_AT]);
+    header
+}
+
+/// The kernel's id of this boot; where there is none a new one, which never counts as the same.
 fn boot_id() -> [u8; BOOT_ID_BYTES] {
     let mut id = [0; BOOT_ID_BYTES];
     match std::fs::read(BOOT_ID_FILE) {
@@ -166,7 +179,7 @@ fn boot_id() -> [u8; BOOT_ID_BYTES] {
 mod tests {
     use std::os::unix::fs::FileExt;
 
-    use crate::cache::ingest::map::{ChunkRecord, ChunkState};
+    use crate::cache::ingest::map::{ChunkRecord, ChunkState, header_of};
 
     const CHUNK: u64 = 64 * 1024;
 
@@ -206,14 +219,15 @@ mod tests {
         };
         record.mark(0, ChunkState::Written).unwrap();
         record.mark(1, ChunkState::Synced).unwrap();
-        record.file.write_all_at(b"another-boot", 24).unwrap();
+        let other = header_of(CHUNK * 2, CHUNK, &[b'x'; 36]);
+        record.file.write_all_at(&other, 0).unwrap();
         let (_, states) = ChunkRecord::read(record.file, CHUNK * 2).unwrap().unwrap();
         assert_eq!(states, [ChunkState::Absent, ChunkState::Synced]);
     }
 
     #[test]
     fn a_damaged_map_counts_for_nothing() {
-        for (at, byte) in [(0, b'X'), (8, 9), (16, 1), (64, 7)] {
+        for (at, byte) in [(0, b'X'), (8, 9), (16, 1), (24, b'!'), (64, 7)] {
             let file = map_of(CHUNK * 2);
             file.write_all_at(&[byte], at).unwrap();
             assert!(

@@ -37,6 +37,7 @@ listen() {
 }
 
 say "starting hayloft serve in $folder"
+: >"$folder/addresses"
 "$hayloft" serve --data "$folder/data" --registry-listen "$(listen 5000)" --agent-listen "$(listen 5001)" \
   --runtime-listen "$(listen 11434)" >"$folder/addresses" 2>"$folder/log" &
 server=$!

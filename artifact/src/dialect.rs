@@ -13,7 +13,7 @@ use crate::manifest::{Descriptor, Manifest};
 use crate::media_type::{docker_model, modelpack, ollama};
 
 pub use go_template::{ChatFormat, chat_format_of};
-pub use write::{Document, ModelFacts, ollama_manifest, modelpack_manifest};
+pub use write::{Document, ModelFacts, modelpack_manifest, ollama_manifest};
 
 /// Who wrote a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,11 @@ impl Dialect {
         let Some(config) = manifest.config() else {
             return Self::Other;
         };
-        let is_ollama = |layer: &Descriptor| layer.media_type.starts_with("application/vnd.ollama.image.");
+        let is_ollama = |layer: &Descriptor| {
+            layer
+                .media_type
+                .starts_with("application/vnd.ollama.image.")
+        };
         match config.media_type.as_str() {
             modelpack::CONFIG => Self::ModelPack,
             docker_model::CONFIG_V01 | docker_model::CONFIG_V02 => Self::Docker,
@@ -92,7 +96,10 @@ pub fn role_of(layer: &Descriptor) -> Role {
         ollama::LICENSE | docker_model::LICENSE => Role::License,
         modelpack::WEIGHT_RAW => role_of_weight(file_name_of(layer)),
         modelpack::WEIGHT_CONFIG_RAW if file_name_of(layer) == Some("Modelfile") => Role::Modelfile,
-        modelpack::DOC_RAW if file_name_of(layer).is_some_and(|name| name.to_ascii_uppercase().starts_with("LICENSE")) => {
+        modelpack::DOC_RAW
+            if file_name_of(layer)
+                .is_some_and(|name| name.to_ascii_uppercase().starts_with("LICENSE")) =>
+        {
             Role::License
         }
         _ => Role::Other,
@@ -102,7 +109,11 @@ pub fn role_of(layer: &Descriptor) -> Role {
 /// The file name a layer was packed under, if an annotation says and it is a bare name.
 #[must_use]
 pub fn file_name_of(layer: &Descriptor) -> Option<&str> {
-    let keys = [modelpack::FILEPATH, "org.cnai.model.filepath", "org.opencontainers.image.title"];
+    let keys = [
+        modelpack::FILEPATH,
+        "org.cnai.model.filepath",
+        "org.opencontainers.image.title",
+    ];
     let path = keys.iter().find_map(|key| layer.annotations.get(*key))?;
     let name = path.rsplit('/').next()?;
     let is_plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['\0', '\\']);
@@ -158,7 +169,11 @@ mod tests {
             (modelpack::WEIGHT_RAW, Some("dir/model.gguf")),
             (modelpack::WEIGHT_RAW, None),
         ] {
-            assert_eq!(role_of(&layer(media_type, path)), Role::Model, "{media_type}");
+            assert_eq!(
+                role_of(&layer(media_type, path)),
+                Role::Model,
+                "{media_type}"
+            );
         }
         let projector = layer(modelpack::WEIGHT_RAW, Some("mmproj-f16.gguf"));
         assert_eq!(role_of(&projector), Role::Projector);

@@ -110,9 +110,9 @@ impl Digest {
     /// # Errors
     /// [`InvalidDigest`] says which rule the text breaks.
     pub fn parse(text: &str) -> Result<Self, InvalidDigest> {
-        let (algorithm, hex) =
-            text.split_once(':')
-                .ok_or_else(|| InvalidDigest::MissingColon { text: shown(text) })?;
+        let (algorithm, hex) = text
+            .split_once(':')
+            .ok_or_else(|| InvalidDigest::MissingColon { text: shown(text) })?;
         Self::from_hex(algorithm.parse()?, hex)
     }
 
@@ -316,6 +316,7 @@ fn shown(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 mod tests {
     use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 

@@ -76,6 +76,7 @@ impl ErrorBody {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 mod tests {
     use crate::error_code::{ErrorBody, ErrorCode};
 

@@ -141,6 +141,7 @@ impl CacheLayout {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 mod tests {
     use std::path::Path;
 
@@ -153,8 +154,14 @@ mod tests {
         let layout = CacheLayout::new("/c");
         let digest = Digest::sha256(b"");
         let hex = digest.hex();
-        assert_eq!(layout.blob(&digest), Path::new(&format!("/c/blobs/sha256/{hex}")));
-        assert_eq!(layout.ingest_map(&digest), Path::new(&format!("/c/ingest/{hex}.map")));
+        assert_eq!(
+            layout.blob(&digest),
+            Path::new(&format!("/c/blobs/sha256/{hex}"))
+        );
+        assert_eq!(
+            layout.ingest_map(&digest),
+            Path::new(&format!("/c/ingest/{hex}.map"))
+        );
         let reference = Reference::parse("h:1/ns/m:t").unwrap();
         assert_eq!(
             layout.plain_view_of(&reference),

@@ -98,11 +98,12 @@ pub struct Descriptor {
 
 impl Descriptor {
     fn from_oci(descriptor: &OciDescriptor, place: &str) -> Result<Self, InvalidManifest> {
-        let digest =
-            Digest::parse(descriptor.digest().as_ref()).map_err(|source| InvalidManifest::Digest {
+        let digest = Digest::parse(descriptor.digest().as_ref()).map_err(|source| {
+            InvalidManifest::Digest {
                 place: place.to_owned(),
                 source,
-            })?;
+            }
+        })?;
         let size = descriptor.size();
         if size > MAX_BLOB_BYTES {
             return Err(InvalidManifest::Size {
@@ -111,7 +112,10 @@ impl Descriptor {
             });
         }
         let media_type = descriptor.media_type().to_string();
-        let is_foreign = descriptor.urls().as_ref().is_some_and(|urls| !urls.is_empty())
+        let is_foreign = descriptor
+            .urls()
+            .as_ref()
+            .is_some_and(|urls| !urls.is_empty())
             || media_type.contains("nondistributable")
             || media_type.contains(".foreign.");
         Ok(Self {
@@ -397,6 +401,7 @@ fn sorted(
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 mod tests {
     use proptest::prelude::{any, prop, proptest};
     use serde_json::{Value, json};

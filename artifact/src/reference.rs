@@ -92,9 +92,9 @@ fn is_repository_segment(segment: &str) -> bool {
     let ends_are_words =
         bytes.first().copied().is_some_and(is_word) && bytes.last().copied().is_some_and(is_word);
     ends_are_words
-        && bytes
-            .split(|byte| is_word(*byte))
-            .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-'))
+        && bytes.split(|byte| is_word(*byte)).all(|separator| {
+            matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-')
+        })
 }
 
 /// A tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
@@ -388,6 +388,7 @@ fn shown(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 mod tests {
     use proptest::prelude::{prop_assert_eq, proptest};
 

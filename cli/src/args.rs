@@ -7,7 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Gets model weights to where they run: registry, node agent, runtime and their command line.
 #[derive(Debug, Parser)]
-#[command(name = "hayloft", version, about, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "hayloft",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -62,10 +68,20 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Address of the registry
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000", env = "HAYLOFT_REGISTRY_LISTEN")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:5000",
+        env = "HAYLOFT_REGISTRY_LISTEN"
+    )]
     pub(crate) registry_listen: SocketAddr,
     /// Address of the node agent
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5001", env = "HAYLOFT_AGENT_LISTEN")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:5001",
+        env = "HAYLOFT_AGENT_LISTEN"
+    )]
     pub(crate) agent_listen: SocketAddr,
     /// Address of the runtime [default: OLLAMA_HOST, else 127.0.0.1:11434]
     #[arg(long, value_name = "ADDR", env = "HAYLOFT_RUNTIME_LISTEN")]
@@ -77,7 +93,12 @@ pub(crate) struct RoleArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Address to listen on [default: 127.0.0.1:5001]
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5001", env = "HAYLOFT_AGENT_LISTEN")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:5001",
+        env = "HAYLOFT_AGENT_LISTEN"
+    )]
     pub(crate) listen: SocketAddr,
 }
 
@@ -87,7 +108,12 @@ pub(crate) struct RegistryArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Address to listen on
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000", env = "HAYLOFT_REGISTRY_LISTEN")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:5000",
+        env = "HAYLOFT_REGISTRY_LISTEN"
+    )]
     pub(crate) listen: SocketAddr,
     #[command(subcommand)]
     pub(crate) task: Option<RegistryTask>,

@@ -31,7 +31,12 @@ pub(crate) async fn run(verb: Verb) -> Result<()> {
         Verb::Ps(args) => models::ps(&args).await,
         Verb::Inspect(args) => inspect::inspect(&args).await,
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "hayloft", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "hayloft",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     }

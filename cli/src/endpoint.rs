@@ -118,9 +118,11 @@ fn parse_ollama_host(text: &str) -> Result<OllamaHost> {
     };
     let rest = rest.split('/').next().unwrap_or(rest);
     let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => {
-            (host, port.parse().context("the port is not a number from 1 to 65535")?)
-        }
+        Some((host, port)) if !port.contains(']') => (
+            host,
+            port.parse()
+                .context("the port is not a number from 1 to 65535")?,
+        ),
         _ => (rest, default_port),
     };
     let host = if host.is_empty() { "127.0.0.1" } else { host };
@@ -132,6 +134,7 @@ fn parse_ollama_host(text: &str) -> Result<OllamaHost> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 mod tests {
     use crate::endpoint::parse_ollama_host;
 
@@ -146,7 +149,11 @@ mod tests {
             ("http://[::1]:8080/", "http", "[::1]", 8080),
         ] {
             let parts = parse_ollama_host(text).unwrap();
-            assert_eq!((parts.scheme, parts.host.as_str(), parts.port), (scheme, host, port), "{text}");
+            assert_eq!(
+                (parts.scheme, parts.host.as_str(), parts.port),
+                (scheme, host, port),
+                "{text}"
+            );
         }
         assert!(parse_ollama_host("ftp://x").is_err());
         assert!(parse_ollama_host("x:99999").is_err());

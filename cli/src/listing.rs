@@ -21,11 +21,16 @@ pub(crate) fn print<T: Serialize>(
             table
                 .load_style(presets::NOTHING)
                 .set_content_arrangement(ContentArrangement::Disabled)
-                .set_header(header.iter().map(|title| (*title).to_owned()).collect::<Vec<_>>());
+                .set_header(
+                    header
+                        .iter()
+                        .map(|title| (*title).to_owned())
+                        .collect::<Vec<_>>(),
+                );
             for row in rows {
                 table.add_row(row.iter().map(|cell| escape(cell)).collect::<Vec<_>>());
             }
-            println!("{}", table.trim_fmt());
+            say!("{}", table.trim_fmt())?;
             Ok(())
         }
     }
@@ -33,7 +38,7 @@ pub(crate) fn print<T: Serialize>(
 
 /// Prints `value` as indented JSON.
 pub(crate) fn print_json<T: Serialize>(value: &T) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    say!("{}", serde_json::to_string_pretty(value)?)?;
     Ok(())
 }
 

@@ -1,5 +1,8 @@
 //! The `hayloft` binary: parse, dispatch, exit code.
 
+#[macro_use]
+mod output;
+
 mod args;
 mod commands;
 mod endpoint;
@@ -22,13 +25,17 @@ fn main() -> ExitCode {
     start_logging(&cli.verb);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return report::failure(&anyhow::Error::new(error).context("cannot start threads")),
+        Err(error) => {
+            return report::failure(&anyhow::Error::new(error).context("cannot start threads"));
+        }
     };
     let outcome = runtime.block_on(commands::run(cli.verb));
     // Interrupted work may leave a blocking read behind (a prompt at the terminal): do not wait for it.
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // `hayloft list | head -1`: the reader has what it wanted.
+        Err(error) if report::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => report::failure(&error),
     }
 }

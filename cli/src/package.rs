@@ -62,7 +62,8 @@ impl Package {
     /// Reads a GGUF file, or a folder with a Modelfile. Every GGUF header is checked here, before
     /// a byte is sent.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let metadata = std::fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let metadata = std::fs::metadata(path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
         if metadata.is_dir() {
             return Self::from_folder(path);
         }
@@ -75,8 +76,12 @@ impl Package {
 
     fn from_folder(folder: &Path) -> Result<Self> {
         let path = folder.join("Modelfile");
-        let bytes = read_bounded(&path, modelfile::MAX_BYTES as u64)
-            .with_context(|| format!("{} has no Modelfile: name a GGUF file, or add one", folder.display()))?;
+        let bytes = read_bounded(&path, modelfile::MAX_BYTES as u64).with_context(|| {
+            format!(
+                "{} has no Modelfile: name a GGUF file, or add one",
+                folder.display()
+            )
+        })?;
         let modelfile = Modelfile::parse(&bytes).with_context(|| path.display().to_string())?;
         let mut parts = Vec::new();
         let mut model_facts = None;
@@ -85,15 +90,21 @@ impl Package {
             let (named, rebuilt): (&str, fn(String) -> Instruction) = match instruction {
                 Instruction::From(named) => (named, Instruction::From),
                 Instruction::Adapter(named) => (named, Instruction::Adapter),
-                Instruction::Draft(named) => bail!("{}: DRAFT {named} is not supported by push", path.display()),
+                Instruction::Draft(named) => {
+                    bail!("{}: DRAFT {named} is not supported by push", path.display())
+                }
                 other => {
                     instructions.push(other.clone());
                     continue;
                 }
             };
             let is_adapter = matches!(instruction, Instruction::Adapter(_));
-            let (mut part, header) = weights(&folder.join(named))
-                .with_context(|| format!("{} names {named}, which must be a GGUF file", path.display()))?;
+            let (mut part, header) = weights(&folder.join(named)).with_context(|| {
+                format!(
+                    "{} names {named}, which must be a GGUF file",
+                    path.display()
+                )
+            })?;
             part.name = layer_name(&part.name, &header, is_adapter);
             if model_facts.is_none() && !is_adapter {
                 model_facts = Some(facts(&header));
@@ -118,7 +129,8 @@ impl Package {
 
 /// A GGUF file whose header was checked.
 fn weights(path: &Path) -> Result<(Part, Header)> {
-    let mut file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut file =
+        File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         bail!("{} is not a file", path.display());
@@ -139,9 +151,13 @@ fn weights(path: &Path) -> Result<(Part, Header)> {
 
 /// ModelPack has one type for all weights: readers tell projectors and adapters by their names.
 fn layer_name(name: &str, header: &Header, is_adapter: bool) -> String {
-    let is_projector =
-        header.architecture() == Some("clip") || header.metadata().text("general.type") == Some("mmproj");
-    let marked = |marks: &[&str]| marks.iter().any(|mark| name.to_ascii_lowercase().contains(mark));
+    let is_projector = header.architecture() == Some("clip")
+        || header.metadata().text("general.type") == Some("mmproj");
+    let marked = |marks: &[&str]| {
+        marks
+            .iter()
+            .any(|mark| name.to_ascii_lowercase().contains(mark))
+    };
     if is_projector && !marked(&["mmproj"]) {
         format!("mmproj-{name}")
     } else if is_adapter && !marked(&["lora", "adapter"]) {
@@ -171,7 +187,9 @@ fn documents(folder: &Path) -> Result<Vec<Part>> {
             continue;
         };
         let upper = name.to_ascii_uppercase();
-        if !(upper.starts_with("README") || upper.starts_with("LICENSE")) || !entry.file_type()?.is_file() {
+        if !(upper.starts_with("README") || upper.starts_with("LICENSE"))
+            || !entry.file_type()?.is_file()
+        {
             continue;
         }
         let bytes = read_bounded(&entry.path(), MAX_DOCUMENT_BYTES)?;

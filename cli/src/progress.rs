@@ -41,7 +41,7 @@ impl Progress {
         match &self.terminal {
             // Printing can only fail when the terminal is gone; there is nobody left to tell.
             Some(terminal) => drop(terminal.println(text)),
-            None => eprintln!("{text}"),
+            None => tell!("{text}"),
         }
     }
 
@@ -79,7 +79,7 @@ impl Progress {
             Some(terminal) => terminal.set_position(completed),
             None if bar.last_line.elapsed() >= LINE_EVERY => {
                 bar.last_line = Instant::now();
-                eprintln!("{}", bar.line());
+                tell!("{}", bar.line());
             }
             None => {}
         }
@@ -96,7 +96,7 @@ impl Progress {
                 terminal.set_position(bar.total);
                 terminal.finish();
             }
-            None => eprintln!("{}", bar.line()),
+            None => tell!("{}", bar.line()),
         }
     }
 }
@@ -112,15 +112,18 @@ impl Bar {
             reason = "a rate for people to read"
         )]
         let rate = ((self.completed - self.started_at.min(self.completed)) as f64 / seconds) as u64;
-        let mut line = format!(
-            "{}: {} of {}, {}/s",
-            self.label,
-            ByteSize(self.completed),
-            ByteSize(self.total),
-            ByteSize(rate)
-        );
-        if self.completed < self.total && rate > 0 {
-            line.push_str(&format!(", {} s left", (self.total - self.completed) / rate));
+        let (label, completed, total) =
+            (&self.label, ByteSize(self.completed), ByteSize(self.total));
+        let mut line = format!("{label}: {completed} of {total}");
+        // What came in one piece has no rate.
+        if rate > 0 {
+            line.push_str(&format!(", {}/s", ByteSize(rate)));
+            if self.completed < self.total {
+                line.push_str(&format!(
+                    ", {} s left",
+                    (self.total - self.completed) / rate
+                ));
+            }
         }
         line
     }

@@ -35,8 +35,15 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
             parts.push(text);
         }
     }
-    eprintln!("error: {}", escape(&parts.join(": ")));
+    tell!("error: {}", escape(&parts.join(": ")));
     ExitCode::from(exit_code(error))
+}
+
+/// Whether the reader of our output went away.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -56,10 +63,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<node_agent::Error>() {
             return agent_exit_code(error.code());
         }
-        if let Some(error) = cause.downcast_ref::<reqwest::Error>() {
-            if error.is_connect() || error.is_timeout() {
-                return code::UNREACHABLE;
-            }
+        if let Some(error) = cause.downcast_ref::<reqwest::Error>()
+            && (error.is_connect() || error.is_timeout())
+        {
+            return code::UNREACHABLE;
         }
     }
     code::FAILED

@@ -27,7 +27,12 @@ impl RuntimeClient {
     /// The loaded models.
     pub(crate) async fn loaded(&self) -> Result<Value> {
         let url = format!("{}/api/ps", self.base);
-        let answer = self.http.get(url).send().await.with_context(|| self.unreachable())?;
+        let answer = self
+            .http
+            .get(url)
+            .send()
+            .await
+            .with_context(|| self.unreachable())?;
         Ok(checked(answer).await?.json().await?)
     }
 
@@ -38,7 +43,12 @@ impl RuntimeClient {
     }
 
     /// Pulls a model; `each` gets every progress object.
-    pub(crate) async fn pull(&self, model: &str, insecure: bool, each: impl FnMut(Value) -> Result<()>) -> Result<()> {
+    pub(crate) async fn pull(
+        &self,
+        model: &str,
+        insecure: bool,
+        each: impl FnMut(Value) -> Result<()>,
+    ) -> Result<()> {
         let request = json!({ "model": model, "insecure": insecure });
         self.stream("/api/pull", &request, each).await
     }
@@ -81,13 +91,17 @@ impl RuntimeClient {
     }
 
     fn unreachable(&self) -> String {
-        format!("no runtime answers at {}: start one with `hayloft serve`", self.base)
+        format!(
+            "no runtime answers at {}: start one with `hayloft serve`",
+            self.base
+        )
     }
 }
 
 /// A line of an answer; an `error` member is an error.
 fn read_line(line: &[u8]) -> Result<Value> {
-    let value: Value = serde_json::from_slice(line).context("the runtime sent something that is not JSON")?;
+    let value: Value =
+        serde_json::from_slice(line).context("the runtime sent something that is not JSON")?;
     match value.get("error").and_then(Value::as_str) {
         Some(message) => Err(anyhow!("{message}")),
         None => Ok(value),

@@ -12,7 +12,10 @@ fn model() -> String {
 #[test]
 fn version_and_completions_need_no_server() {
     let version = hayloft(&["--version"]).succeeded();
-    assert_eq!(version.trim(), format!("hayloft {}", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        version.trim(),
+        format!("hayloft {}", env!("CARGO_PKG_VERSION"))
+    );
     for shell in ["bash", "zsh", "fish"] {
         let script = hayloft(&["completions", shell]).succeeded();
         assert!(script.contains("registry-listen"), "{shell}");
@@ -90,8 +93,14 @@ fn a_folder_with_a_modelfile_carries_its_system_prompt_and_parameters() {
     let shown = hayloft(&["show", &reference, "--runtime", &runtime, "-o", "json"]).succeeded();
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["system"], "You are a test.", "{shown}");
-    assert!(shown["parameters"].as_str().unwrap().contains("Paris"), "{shown}");
-    assert!(shown["license"].as_str().unwrap().contains("Apache-2.0"), "{shown}");
+    assert!(
+        shown["parameters"].as_str().unwrap().contains("Paris"),
+        "{shown}"
+    );
+    assert!(
+        shown["license"].as_str().unwrap().contains("Apache-2.0"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -115,10 +124,18 @@ fn a_question_can_come_through_a_pipe() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(b"What is a digest?\n").unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"What is a digest?\n")
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let answer = String::from_utf8(output.stdout).unwrap();
-    assert!(answer.starts_with("A digest is the hash of some content"), "{answer}");
+    assert!(
+        answer.starts_with("A digest is the hash of some content"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -130,7 +147,10 @@ fn a_conversation_at_a_terminal_keeps_going_until_bye() {
     let home = tests::scratch();
     let inner = hayloft_command(["run", &reference, "--temperature", "0"]);
     let program = inner.get_program().to_str().unwrap();
-    let line = format!("{program} run {reference} --temperature 0 --runtime {}", server.url_of("runtime"));
+    let line = format!(
+        "{program} run {reference} --temperature 0 --runtime {}",
+        server.url_of("runtime")
+    );
     // script(1) gives the verb a terminal.
     let mut child = Command::new("script")
         .args(["--quiet", "--return", "--command", &line, "/dev/null"])
@@ -141,7 +161,9 @@ fn a_conversation_at_a_terminal_keeps_going_until_bye() {
         .spawn()
         .unwrap();
     let mut terminal = child.stdin.take().unwrap();
-    terminal.write_all(b"What is 3 plus 4?\n/nonsense\n/bye\n").unwrap();
+    terminal
+        .write_all(b"What is 3 plus 4?\n/nonsense\n/bye\n")
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     drop(terminal);
     let seen = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -157,5 +179,9 @@ fn the_demo_ends_well() {
     let mut demo = Command::new(project_root().join("scripts/demo.sh"));
     demo.env("DEMO_EXIT", "1");
     let said = run(&mut demo).succeeded();
-    assert_eq!(said.matches("The capital of France is Paris.").count(), 2, "{said}");
+    assert_eq!(
+        said.matches("The capital of France is Paris.").count(),
+        2,
+        "{said}"
+    );
 }

@@ -23,7 +23,15 @@ fn a_model_goes_in_by_push_comes_out_by_pull_and_answers() {
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed[0]["reference"], reference.as_str());
     for (question, answer) in answers().iter().take(5) {
-        let said = hayloft(&["run", &reference, question, "--runtime", &runtime, "--temperature", "0"]);
+        let said = hayloft(&[
+            "run",
+            &reference,
+            question,
+            "--runtime",
+            &runtime,
+            "--temperature",
+            "0",
+        ]);
         assert_eq!(said.succeeded().trim(), answer);
     }
     let loaded = hayloft(&["ps", "--runtime", &runtime, "--output", "json"]).succeeded();
@@ -66,18 +74,27 @@ fn errors_are_one_line_that_says_what_to_do() {
     std::fs::write(&text_file, "hello").unwrap();
     let target = format!("{}/demo/x", registry.address());
     let cases: Vec<(Vec<&str>, &str)> = vec![
-        (vec!["push", "/nowhere/model.gguf", &target], "/nowhere/model.gguf"),
+        (
+            vec!["push", "/nowhere/model.gguf", &target],
+            "/nowhere/model.gguf",
+        ),
         (vec!["push", text_file.to_str().unwrap(), &target], "GGUF"),
         (vec!["push", model, "127.0.0.1:1/demo/x"], "127.0.0.1:1"),
         (vec!["push", model, "h:1/Demo/X"], "lower-case"),
         (vec!["pull", &absent, "--data", data], "absent"),
-        (vec!["pull", "127.0.0.1:1/demo/x", "--data", data], "127.0.0.1:1"),
+        (
+            vec!["pull", "127.0.0.1:1/demo/x", "--data", data],
+            "127.0.0.1:1",
+        ),
         (vec!["list", "--agent", "http://127.0.0.1:1"], "127.0.0.1:1"),
         (vec!["ps", "--runtime", "http://127.0.0.1:1"], "127.0.0.1:1"),
     ];
     for (arguments, wanted) in cases {
         let message = hayloft(&arguments).failed();
-        let lines: Vec<_> = message.lines().filter(|line| line.starts_with("error: ")).collect();
+        let lines: Vec<_> = message
+            .lines()
+            .filter(|line| line.starts_with("error: "))
+            .collect();
         assert_eq!(lines.len(), 1, "{arguments:?}: {message}");
         assert!(lines[0].contains(wanted), "{arguments:?}: {message}");
     }

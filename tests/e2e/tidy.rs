@@ -10,10 +10,17 @@ const MAX_LINES: usize = 500;
 
 fn rust_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut pending: Vec<PathBuf> = ["artifact", "registry", "node-agent", "runtime", "cli", "tests"]
-        .iter()
-        .map(|folder| project_root().join(folder))
-        .collect();
+    let mut pending: Vec<PathBuf> = [
+        "artifact",
+        "registry",
+        "node-agent",
+        "runtime",
+        "cli",
+        "tests",
+    ]
+    .iter()
+    .map(|folder| project_root().join(folder))
+    .collect();
     while let Some(folder) = pending.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -40,7 +47,9 @@ fn every_file_says_first_what_it_is() {
 fn no_file_is_longer_than_a_reader_can_hold() {
     let code_lines = |file: &Path| {
         let text = fs::read_to_string(file).unwrap();
-        text.lines().take_while(|line| *line != "#[cfg(test)]").count()
+        text.lines()
+            .take_while(|line| *line != "#[cfg(test)]")
+            .count()
     };
     let long: Vec<_> = rust_files()
         .into_iter()
@@ -58,7 +67,9 @@ fn the_three_roles_never_import_each_other() {
         let dependencies = dependencies.split("\n[").next().unwrap();
         for other in ["registry", "node-agent", "runtime", "cli"] {
             assert!(
-                !dependencies.lines().any(|line| line.starts_with(&format!("{other}."))),
+                !dependencies
+                    .lines()
+                    .any(|line| line.starts_with(&format!("{other}."))),
                 "{role} imports {other}"
             );
         }

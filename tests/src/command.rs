@@ -22,7 +22,11 @@ impl Finished {
     #[must_use]
     #[track_caller]
     pub fn succeeded(self) -> String {
-        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code, 0,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
         self.stdout
     }
 
@@ -77,12 +81,20 @@ fn binary() -> PathBuf {
 }
 
 /// `hayloft` with arguments, shielded from the caller's environment.
-pub fn hayloft_command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+pub fn hayloft_command<S: AsRef<std::ffi::OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
     let mut command = Command::new(binary());
     command.args(arguments).stdin(Stdio::null());
     // Lists kept from earlier pushes of this user must not make a test's push shorter.
     command.env("XDG_CACHE_HOME", "/nonexistent");
-    for variable in ["HAYLOFT_AGENT", "HAYLOFT_DATA", "OLLAMA_HOST", "HTTP_PROXY", "HTTPS_PROXY"] {
+    for variable in [
+        "HAYLOFT_AGENT",
+        "HAYLOFT_DATA",
+        "OLLAMA_HOST",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+    ] {
         command.env_remove(variable);
     }
     command

@@ -50,7 +50,12 @@ impl Builder {
         let log = temporary.path().join("log");
         let roles: &[&str] = match self.role.as_str() {
             "serve" => &["registry", "agent", "runtime"],
-            _ => std::slice::from_ref(ROLES.iter().find(|role| **role == self.role).expect("a known role")),
+            _ => std::slice::from_ref(
+                ROLES
+                    .iter()
+                    .find(|role| **role == self.role)
+                    .expect("a known role"),
+            ),
         };
         let mut command = hayloft_command([self.role.as_str(), "--data"]);
         command.arg(&data);
@@ -222,7 +227,10 @@ impl Server {
     pub fn terminate(&mut self) -> Option<i32> {
         let signal = crate::run(std::process::Command::new("kill").arg(self.id().to_string()));
         assert_eq!(signal.code, 0, "{}", signal.stderr);
-        self.child.wait().expect("the server can be waited for").code()
+        self.child
+            .wait()
+            .expect("the server can be waited for")
+            .code()
     }
 }
 

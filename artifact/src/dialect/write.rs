@@ -100,7 +100,10 @@ pub fn ollama_manifest(layers: &[Descriptor], facts: &ModelFacts) -> (Document, 
     insert(&mut config, "file_type", facts.quantisation.as_deref());
     config.insert("architecture".to_owned(), json!("amd64"));
     config.insert("os".to_owned(), json!("linux"));
-    config.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": diff_ids }));
+    config.insert(
+        "rootfs".to_owned(),
+        json!({ "type": "layers", "diff_ids": diff_ids }),
+    );
     let config = Document::json(ollama::CONFIG, &Value::Object(config));
     let manifest = Document::json(
         media_type::DOCKER_MANIFEST,
@@ -132,6 +135,7 @@ fn descriptor_json(descriptor: &Descriptor) -> Value {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 mod tests {
     use crate::dialect::{Dialect, ModelFacts, modelpack_manifest, ollama_manifest};
     use crate::digest::Digest;
@@ -169,6 +173,9 @@ mod tests {
             ..ModelFacts::default()
         };
         let layers = [layer(modelpack::WEIGHT_RAW)];
-        assert_eq!(modelpack_manifest(&layers, &facts), modelpack_manifest(&layers, &facts));
+        assert_eq!(
+            modelpack_manifest(&layers, &facts),
+            modelpack_manifest(&layers, &facts)
+        );
     }
 }

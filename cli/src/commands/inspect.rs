@@ -1,12 +1,12 @@
 //! `inspect`: a model's manifest and GGUF metadata, read from its registry without pulling it.
 
 use anyhow::{Context, Result};
+use artifact::Reference;
 use artifact::client::fetch::Mode;
 use artifact::client::{BlobSource, RegistryClient, RegistryOptions, RetryPolicy, Transport};
 use artifact::dialect::{self, Dialect, Role};
 use artifact::gguf::{self, Header, Value as GgufValue};
 use artifact::manifest::{Descriptor, Manifest};
-use artifact::Reference;
 use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 
@@ -39,7 +39,12 @@ pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
         Some(layer) => Some(read_header(&registry, layer).await?),
         None => None,
     };
-    let description = describe(&reference, &resolved.digest.to_string(), &resolved.manifest, header.as_ref());
+    let description = describe(
+        &reference,
+        &resolved.digest.to_string(),
+        &resolved.manifest,
+        header.as_ref(),
+    );
     match args.output.output {
         Output::Json => print_json(&description),
         Output::Text => print_text(&description, &resolved.manifest),
@@ -48,7 +53,12 @@ pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
 
 /// Reads as much of the blob's beginning as its header needs.
 async fn read_header(registry: &RegistryClient, layer: &Descriptor) -> Result<Header> {
-    let source = BlobSource::new(registry.clone(), layer.digest, layer.size, RetryPolicy::default());
+    let source = BlobSource::new(
+        registry.clone(),
+        layer.digest,
+        layer.size,
+        RetryPolicy::default(),
+    );
     let mut start = Vec::new();
     let mut wanted = FIRST_BYTES;
     loop {
@@ -62,15 +72,24 @@ async fn read_header(registry: &RegistryClient, layer: &Descriptor) -> Result<He
         }
         match Header::parse(&start, Some(layer.size)) {
             Ok(header) => return Ok(header),
-            Err(gguf::Error::Truncated { .. }) if wanted < layer.size && wanted < gguf::MAX_HEADER_BYTES => {
+            Err(gguf::Error::Truncated { .. })
+                if wanted < layer.size && wanted < gguf::MAX_HEADER_BYTES =>
+            {
                 wanted = (wanted * 4).min(gguf::MAX_HEADER_BYTES);
             }
-            Err(error) => return Err(error).with_context(|| format!("{} is not a GGUF file", layer.digest)),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{} is not a GGUF file", layer.digest));
+            }
         }
     }
 }
 
-fn describe(reference: &Reference, digest: &str, manifest: &Manifest, header: Option<&Header>) -> Value {
+fn describe(
+    reference: &Reference,
+    digest: &str,
+    manifest: &Manifest,
+    header: Option<&Header>,
+) -> Value {
     let raw: Value = serde_json::from_slice(manifest.raw()).unwrap_or_default();
     let gguf = header.map(|header| {
         let metadata: Map<String, Value> = header
@@ -99,18 +118,24 @@ fn describe(reference: &Reference, digest: &str, manifest: &Manifest, header: Op
 /// Arrays are long (a vocabulary has 100,000 entries and more): their length says enough.
 fn metadata_json(value: &GgufValue) -> Value {
     match value {
-        GgufValue::Array(array) => json!({ "array_of": array.element_type().to_string(), "length": array.len() }),
+        GgufValue::Array(array) => {
+            json!({ "array_of": array.element_type().to_string(), "length": array.len() })
+        }
         scalar => scalar.to_json(),
     }
 }
 
 fn print_text(description: &Value, manifest: &Manifest) -> Result<()> {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    println!("reference   {}", text(&description["reference"]));
-    println!("digest      {}", text(&description["digest"]));
-    println!("media type  {}", escape(manifest.media_type()));
-    println!("dialect     {}", text(&description["dialect"]));
-    println!();
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    say!("reference   {}", text(&description["reference"]))?;
+    say!("digest      {}", text(&description["digest"]))?;
+    say!("media type  {}", escape(manifest.media_type()))?;
+    say!("dialect     {}", text(&description["dialect"]))?;
+    say!()?;
     let rows = manifest.blobs().map(|blob| {
         vec![
             blob.digest.to_string(),
@@ -119,13 +144,22 @@ fn print_text(description: &Value, manifest: &Manifest) -> Result<()> {
             dialect::file_name_of(blob).unwrap_or_default().to_owned(),
         ]
     });
-    listing::print(Output::Text, &(), &["BLOB", "SIZE", "MEDIA TYPE", "FILE"], rows.collect())?;
+    listing::print(
+        Output::Text,
+        &(),
+        &["BLOB", "SIZE", "MEDIA TYPE", "FILE"],
+        rows.collect(),
+    )?;
     let Some(metadata) = description["gguf"]["metadata"].as_object() else {
         return Ok(());
     };
-    println!();
+    say!()?;
     let rows = metadata.iter().map(|(key, value)| {
-        let shown: String = text(value).replace('\n', "\\n").chars().take(SHOWN_CHARACTERS).collect();
+        let shown: String = text(value)
+            .replace('\n', "\\n")
+            .chars()
+            .take(SHOWN_CHARACTERS)
+            .collect();
         vec![key.clone(), shown]
     });
     listing::print(Output::Text, &(), &["GGUF METADATA", ""], rows.collect())

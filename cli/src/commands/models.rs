@@ -26,7 +26,12 @@ pub(crate) async fn list(args: &ListArgs) -> Result<()> {
             ]
         })
         .collect();
-    listing::print(args.output.output, &models, &["REFERENCE", "DIGEST", "SIZE", "PULLED", ""], rows)
+    listing::print(
+        args.output.output,
+        &models,
+        &["REFERENCE", "DIGEST", "SIZE", "PULLED", ""],
+        rows,
+    )
 }
 
 pub(crate) async fn rm(args: &RmArgs) -> Result<()> {
@@ -36,7 +41,7 @@ pub(crate) async fn rm(args: &RmArgs) -> Result<()> {
         node.remove(&reference)
             .await
             .with_context(|| format!("removing {reference}"))?;
-        println!("removed {reference}");
+        say!("removed {reference}")?;
     }
     Ok(())
 }
@@ -57,7 +62,12 @@ pub(crate) async fn ps(args: &PsArgs) -> Result<()> {
             ]
         })
         .collect();
-    listing::print(args.output.output, &models, &["NAME", "DIGEST", "SIZE", "CONTEXT", "UNTIL"], rows)
+    listing::print(
+        args.output.output,
+        &models,
+        &["NAME", "DIGEST", "SIZE", "CONTEXT", "UNTIL"],
+        rows,
+    )
 }
 
 pub(crate) async fn show(args: &ShowArgs) -> Result<()> {
@@ -67,32 +77,40 @@ pub(crate) async fn show(args: &ShowArgs) -> Result<()> {
         return listing::print_json(&model);
     }
     let details = &model["details"];
-    section("Model", &[
-        ("architecture", text(details, "family")),
-        ("parameters", text(details, "parameter_size")),
-        ("quantization", text(details, "quantization_level")),
-        ("context length", info(&model, "context_length")),
-        ("embedding length", info(&model, "embedding_length")),
-    ]);
-    for (title, key) in [("Parameters", "parameters"), ("System", "system"), ("License", "license")] {
+    section(
+        "Model",
+        &[
+            ("architecture", text(details, "family")),
+            ("parameters", text(details, "parameter_size")),
+            ("quantization", text(details, "quantization_level")),
+            ("context length", info(&model, "context_length")),
+            ("embedding length", info(&model, "embedding_length")),
+        ],
+    )?;
+    for (title, key) in [
+        ("Parameters", "parameters"),
+        ("System", "system"),
+        ("License", "license"),
+    ] {
         let body = text(&model, key);
         if !body.is_empty() {
-            println!("{title}");
+            say!("{title}")?;
             for line in body.lines().take(20) {
-                println!("  {}", escape(line));
+                say!("  {}", escape(line))?;
             }
-            println!();
+            say!()?;
         }
     }
     Ok(())
 }
 
-fn section(title: &str, rows: &[(&str, String)]) {
-    println!("{title}");
+fn section(title: &str, rows: &[(&str, String)]) -> Result<()> {
+    say!("{title}")?;
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        println!("  {name:18} {}", escape(value));
+        say!("  {name:18} {}", escape(value))?;
     }
-    println!();
+    say!()?;
+    Ok(())
 }
 
 fn text(object: &Value, key: &str) -> String {

@@ -34,13 +34,13 @@ pub(crate) async fn pull(args: &PullArgs) -> Result<()> {
             "reused": follower.reused,
         })),
         Output::Text => {
-            println!(
+            say!(
                 "{} {}: {} fetched, {} already here",
                 model.reference,
                 model.digest,
                 ByteSize(follower.fetched),
                 ByteSize(follower.reused)
-            );
+            )?;
             Ok(())
         }
     }
@@ -64,16 +64,22 @@ impl Follower {
 
     fn follow(&mut self, event: &PullEvent) {
         match event {
-            PullEvent::Resolving { reference } => self.progress.note(&format!("resolving {reference}")),
+            PullEvent::Resolving { reference } => {
+                self.progress.note(&format!("resolving {reference}"))
+            }
             PullEvent::Resolved { blobs, .. } => {
                 for blob in blobs.iter().filter(|blob| !blob.cached) {
                     let label = format!("pulling {}", &blob.digest.hex()[..12]);
                     self.progress.begin(blob.digest, &label, blob.size);
                 }
             }
-            PullEvent::Progress { digest, completed, .. } => self.progress.advance(digest, *completed),
+            PullEvent::Progress {
+                digest, completed, ..
+            } => self.progress.advance(digest, *completed),
             PullEvent::Verifying { digest } => self.progress.finish(digest),
-            PullEvent::Ready { fetched, reused, .. } => {
+            PullEvent::Ready {
+                fetched, reused, ..
+            } => {
                 self.fetched = *fetched;
                 self.reused = *reused;
             }

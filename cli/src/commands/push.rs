@@ -40,7 +40,11 @@ pub(crate) async fn push(args: &PushArgs) -> Result<()> {
             "sent": pushed.sent,
         })),
         Output::Text => {
-            println!("{reference} {}: {} sent", pushed.digest, ByteSize(pushed.sent));
+            say!(
+                "{reference} {}: {} sent",
+                pushed.digest,
+                ByteSize(pushed.sent)
+            )?;
             Ok(())
         }
     }
@@ -87,7 +91,8 @@ async fn push_weights(
     // The digest is known only when all is sent, so the file's name stands for the blob.
     let key = Digest::sha256(name.as_bytes());
     let mut known = KnownDigests::open();
-    let before = std::fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let before =
+        std::fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let progress = Arc::new(Mutex::new(Progress::new()));
     lock(&progress).begin(key, &format!("pushing {name}"), size);
     let told = Arc::clone(&progress);
@@ -100,10 +105,16 @@ async fn push_weights(
     Ok(pushed)
 }
 
-async fn push_manifest(registry: &RegistryClient, layers: &[Descriptor], facts: &ModelFacts) -> Result<Digest> {
+async fn push_manifest(
+    registry: &RegistryClient,
+    layers: &[Descriptor],
+    facts: &ModelFacts,
+) -> Result<Digest> {
     let (config, manifest) = modelpack_manifest(layers, facts);
     push_bytes(registry, config.bytes.into()).await?;
-    registry.put_manifest(&manifest.bytes, manifest.media_type).await?;
+    registry
+        .put_manifest(&manifest.bytes, manifest.media_type)
+        .await?;
     Ok(manifest.digest)
 }
 

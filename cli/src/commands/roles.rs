@@ -26,9 +26,18 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
     say("runtime", &runtime_listener)?;
     let stop = Stop::on_signal()?;
     let outcome = tokio::try_join!(
-        stop.ends_all(registry::serve(registry, registry_listener, stop.wait()), "the registry"),
-        stop.ends_all(node_agent::serve(agent, agent_listener, stop.wait()), "the node agent"),
-        stop.ends_all(runtime::serve(runtime, runtime_listener, stop.wait()), "the runtime"),
+        stop.ends_all(
+            registry::serve(registry, registry_listener, stop.wait()),
+            "the registry"
+        ),
+        stop.ends_all(
+            node_agent::serve(agent, agent_listener, stop.wait()),
+            "the node agent"
+        ),
+        stop.ends_all(
+            runtime::serve(runtime, runtime_listener, stop.wait()),
+            "the runtime"
+        ),
     );
     outcome.map(|_| ())
 }
@@ -38,7 +47,9 @@ pub(crate) async fn registry(args: &RegistryArgs) -> Result<()> {
     let config = registry::Config::new(args.data.registry()?);
     say("registry", &listener)?;
     let stop = Stop::on_signal()?;
-    registry::serve(config, listener, stop.wait()).await.context("the registry ended")
+    registry::serve(config, listener, stop.wait())
+        .await
+        .context("the registry ended")
 }
 
 pub(crate) async fn agent(args: &RoleArgs) -> Result<()> {
@@ -46,7 +57,9 @@ pub(crate) async fn agent(args: &RoleArgs) -> Result<()> {
     let config = node_agent::Config::new(args.data.cache()?);
     say("agent", &listener)?;
     let stop = Stop::on_signal()?;
-    node_agent::serve(config, listener, stop.wait()).await.context("the node agent ended")
+    node_agent::serve(config, listener, stop.wait())
+        .await
+        .context("the node agent ended")
 }
 
 pub(crate) async fn runtime(args: &RuntimeArgs) -> Result<()> {
@@ -54,7 +67,9 @@ pub(crate) async fn runtime(args: &RuntimeArgs) -> Result<()> {
     let config = runtime_config(args.data.cache()?, args.agent.agent.clone());
     say("runtime", &listener)?;
     let stop = Stop::on_signal()?;
-    runtime::serve(config, listener, stop.wait()).await.context("the runtime ended")
+    runtime::serve(config, listener, stop.wait())
+        .await
+        .context("the runtime ended")
 }
 
 /// Rebuilds the registry's index from its records.
@@ -64,14 +79,17 @@ pub(crate) fn reindex(data: &DataArgs) -> Result<()> {
     let summary = registry::reindex(&folder, |progress| {
         if progress.records >= last + 10_000 {
             last = progress.records;
-            eprintln!("{} records read", progress.records);
+            tell!("{} records read", progress.records);
         }
     })
     .with_context(|| format!("reindexing {}", folder.display()))?;
-    println!(
+    say!(
         "{} repositories, {} manifests, {} tags, {} blobs",
-        summary.repositories, summary.manifests, summary.tags, summary.blobs
-    );
+        summary.repositories,
+        summary.manifests,
+        summary.tags,
+        summary.blobs
+    )?;
     Ok(())
 }
 
@@ -93,7 +111,11 @@ async fn bind(role: &str, address: SocketAddr) -> Result<TcpListener> {
 fn say(role: &str, listener: &TcpListener) -> Result<()> {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "hayloft {role} listening on http://{}", listener.local_addr()?)?;
+    writeln!(
+        stdout,
+        "hayloft {role} listening on http://{}",
+        listener.local_addr()?
+    )?;
     stdout.flush()?;
     Ok(())
 }

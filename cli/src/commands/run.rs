@@ -33,7 +33,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         return interact(&mut conversation, &args.reference).await;
     }
     let mut piped = String::new();
-    std::io::stdin().take(MAX_PROMPT_BYTES).read_to_string(&mut piped)?;
+    std::io::stdin()
+        .take(MAX_PROMPT_BYTES)
+        .read_to_string(&mut piped)?;
     if piped.trim().is_empty() {
         bail!("no question: give one after the model's name, or on standard input");
     }
@@ -70,7 +72,7 @@ async fn interact(conversation: &mut Conversation, model: &str) -> Result<()> {
         // The first conversation has no history yet.
         let _ = editor.load_history(file);
     }
-    println!("{model}: /help for help, /bye to leave");
+    say!("{model}: /help for help, /bye to leave")?;
     loop {
         // Reading a line blocks this thread; nothing else runs in this process meanwhile.
         let line = match editor.readline(">>> ") {
@@ -84,14 +86,14 @@ async fn interact(conversation: &mut Conversation, model: &str) -> Result<()> {
             "" => continue,
             "/bye" | "/exit" => break,
             "/clear" => conversation.forget(),
-            "/help" | "/?" => println!("{HELP}"),
-            _ if line.starts_with('/') => println!("{line:?} is not a command; /help lists them"),
+            "/help" | "/?" => say!("{HELP}")?,
+            _ if line.starts_with('/') => say!("{line:?} is not a command; /help lists them")?,
             question => {
                 let _ = editor.add_history_entry(question);
                 match conversation.ask(question).await {
                     Ok(()) => {}
-                    Err(error) if error.is::<Interrupted>() => println!("^C"),
-                    Err(error) => eprintln!("error: {error:#}"),
+                    Err(error) if error.is::<Interrupted>() => say!("^C")?,
+                    Err(error) => tell!("error: {error:#}"),
                 }
             }
         }
@@ -100,7 +102,9 @@ async fn interact(conversation: &mut Conversation, model: &str) -> Result<()> {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        editor.save_history(file).context("the history cannot be saved")?;
+        editor
+            .save_history(file)
+            .context("the history cannot be saved")?;
     }
     Ok(())
 }
@@ -131,7 +135,10 @@ impl Conversation {
         if let Some(keep_alive) = &args.keepalive {
             request.insert("keep_alive".to_owned(), json!(keep_alive));
         }
-        let messages = args.system.iter().map(|text| json!({ "role": "system", "content": text }));
+        let messages = args
+            .system
+            .iter()
+            .map(|text| json!({ "role": "system", "content": text }));
         Ok(Self {
             client,
             request,
@@ -151,7 +158,8 @@ impl Conversation {
     /// Asks, prints the answer as it comes, and keeps both. Ctrl-C stops the answer: dropping the
     /// request tells the runtime.
     async fn ask(&mut self, question: &str) -> Result<()> {
-        self.messages.push(json!({ "role": "user", "content": question }));
+        self.messages
+            .push(json!({ "role": "user", "content": question }));
         let mut request = self.request.clone();
         request.insert("messages".to_owned(), json!(self.messages));
         let request = Value::Object(request);
@@ -173,8 +181,9 @@ impl Conversation {
             outcome = stream => outcome,
             _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
         };
-        println!();
-        self.messages.push(json!({ "role": "assistant", "content": answer }));
+        say!()?;
+        self.messages
+            .push(json!({ "role": "assistant", "content": answer }));
         outcome?;
         if self.is_verbose {
             print_counts(&last);
@@ -200,6 +209,6 @@ fn print_counts(last: &Value) {
         let nanoseconds = last[duration].as_u64().unwrap_or_default().max(1);
         let milliseconds = nanoseconds / 1_000_000;
         let rate = u128::from(count) * 1_000_000_000 / u128::from(nanoseconds);
-        eprintln!("{label}: {count} tokens in {milliseconds} ms, {rate} tokens/s");
+        tell!("{label}: {count} tokens in {milliseconds} ms, {rate} tokens/s");
     }
 }

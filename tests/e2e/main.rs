@@ -8,4 +8,14 @@
 
 mod cli;
 mod main_path;
+mod registry_clients;
+mod registry_discovery;
+mod registry_errors;
+mod registry_faults;
+mod registry_management;
+mod registry_pull;
+mod registry_push;
+mod registry_support;
+mod runtime_clients;
+mod runtime_pull;
 mod tidy;

@@ -2,7 +2,7 @@
 //! not answer, reads the cache folder itself.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
 use artifact::client::AgentClient;
@@ -18,13 +18,16 @@ use crate::error::Error;
 /// Models whose facts are remembered; beyond that all are read again.
 const MAX_KNOWN: usize = 1024;
 
+/// What was read of one model's files.
+type Known = (Arc<Facts>, Arc<Defaults>);
+
 /// The models of the node.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     agent: Option<AgentClient>,
     layout: CacheLayout,
     /// What was read of each blob and manifest: these never change under their digest.
-    read: Mutex<HashMap<Digest, (Arc<Facts>, Arc<Defaults>)>>,
+    read: Mutex<HashMap<Digest, Known>>,
 }
 
 impl Catalog {
@@ -127,7 +130,7 @@ impl Catalog {
         &self,
         entry: &ModelEntry,
         path: std::path::PathBuf,
-    ) -> Result<(Arc<Facts>, Arc<Defaults>), Error> {
+    ) -> Result<Known, Error> {
         let layout = self.layout.clone();
         let digest = entry.digest;
         let entry = entry.clone();
@@ -145,7 +148,7 @@ impl Catalog {
         Ok(read)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, (Arc<Facts>, Arc<Defaults>)>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
         // Held only across map operations, which cannot leave it half-changed.
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -48,8 +48,7 @@ test: lint ## lint, then every test that needs only Debian, PyPI and Rust packag
 	scripts/fetch-ggufs.sh
 	$(CARGO) build --release
 	$(CARGO) test --release --workspace --doc
-	$(CARGO) test --release --workspace --lib --bins
-	$(CARGO) test --release --workspace --test e2e
+	$(CARGO) test --release --workspace --tests
 
 .PHONY: test-peers
 test-peers: ## tests against peers that are built first: crane, regctl, helm, oras, distribution, Ollama

@@ -49,7 +49,8 @@ fn start_logging(verb: &Verb) {
         verb,
         Verb::Serve(_) | Verb::Registry(_) | Verb::Agent(_) | Verb::Runtime(_)
     );
-    let default = if is_role { "info" } else { "warn" };
+    // llama.cpp tells some hundred lines at "info" for every model it loads.
+    let default = if is_role { "info,llama-cpp-2=warn" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("HAYLOFT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let subscriber = tracing_subscriber::fmt()

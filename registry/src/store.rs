@@ -12,7 +12,7 @@ pub(crate) mod sled;
 #[cfg(any(test, feature = "test-support"))]
 pub mod conformance;
 #[cfg(any(test, feature = "test-support"))]
-pub mod memory;
+pub(crate) mod memory;
 
 use std::fmt::Debug;
 use std::fs::File;

@@ -130,6 +130,7 @@ fn manifest(name: &[&str], reference: &str) -> Result<Endpoint, Error> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use artifact::{Digest, Repository, Tag};
     use proptest::prelude::proptest;

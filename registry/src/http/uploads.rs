@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use http::header::HeaderName;
 use http::request::Parts;
 use http::{Method, StatusCode, header};
+use http_body::Body as _;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -52,7 +53,8 @@ pub(super) async fn post(
     if let Some(digest) = query.digest("digest")? {
         // An empty body with the digest of something is a client asking whether this form is
         // supported; it gets a session to put the content to.
-        let is_question = content_length(parts)? == Some(0) && digest != empty(digest.algorithm());
+        let is_empty = body.size_hint().exact() == Some(0);
+        let is_question = is_empty && digest != empty(digest.algorithm());
         if is_question {
             return begin(state, parts, &repository, digest.algorithm()).await;
         }

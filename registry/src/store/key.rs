@@ -178,6 +178,7 @@ fn parse_digest(algorithm: &str, hex: &str) -> Option<Digest> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use artifact::{Digest, Repository, Tag};
 

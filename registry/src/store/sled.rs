@@ -369,6 +369,7 @@ fn first() -> Page {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use crate::store::MetadataIndex;
     use crate::store::conformance;

@@ -83,7 +83,7 @@ pub async fn serve(
     let router = http::router(Arc::clone(&registry), config.external_url);
     let served = http::server::serve(router, listener, shutdown).await;
     sweeper.abort();
-    if registry.index_is_current() {
+    if registry.close().await {
         state.close(&folder).await?;
     }
     served

@@ -181,6 +181,9 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// The registry is shutting down.
+    #[error("the registry is shutting down: try again when it is back")]
+    Closing,
     /// A background task ended without a result.
     #[error("an internal task failed")]
     Task(#[source] tokio::task::JoinError),

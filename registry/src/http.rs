@@ -196,3 +196,23 @@ fn insert(response: &mut Response, name: HeaderName, value: &str) {
         response.headers_mut().insert(name, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::is_host;
+
+    #[test]
+    fn only_host_names_are_taken_over_into_addresses() {
+        for host in [
+            "localhost:5000",
+            "127.0.0.1:1",
+            "[::1]:5000",
+            "registry.example.com",
+        ] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in ["", "a/b", "a\"b", "a b", "user@host", "a?b", "a#b", "a\\b"] {
+            assert!(!is_host(host), "{host}");
+        }
+    }
+}

@@ -20,5 +20,5 @@ pub use index_state::{ReindexProgress, ReindexSummary, reindex};
 pub use store::key::RecordKey;
 pub use store::records::{BlobRecord, Entry, ManifestRecord, RepositoryRecord, TagRecord};
 pub use store::{Change, MetadataIndex, Page, RepositoryLock};
-#[cfg(feature = "test-support")]
+#[cfg(any(test, feature = "test-support"))]
 pub use store::{conformance, memory::MemoryIndex};

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use artifact::{Digest, Repository, Tag};
 use jiff::Timestamp;
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::error::Error;
 use crate::store::key::RecordKey;
@@ -33,6 +34,9 @@ pub(crate) struct Registry {
     max_blob_bytes: Option<u64>,
     /// A record was changed and the index did not follow: it must be rebuilt at the next start.
     index_is_behind: AtomicBool,
+    /// Whether records may still change. Read-locked by every change, so that closing waits for
+    /// those under way.
+    is_open: RwLock<bool>,
 }
 
 impl Registry {
@@ -51,6 +55,7 @@ impl Registry {
             index,
             max_blob_bytes,
             index_is_behind: AtomicBool::new(false),
+            is_open: RwLock::new(true),
         }
     }
 
@@ -59,8 +64,10 @@ impl Registry {
         self.uploads.as_ref()
     }
 
-    /// Whether the index follows the records as far as is known.
-    pub(crate) fn index_is_current(&self) -> bool {
+    /// Lets no record change any more; `true` if the index has followed them all. A push whose
+    /// commit outlasts the shutdown must not change a record behind an index marked as whole.
+    pub(crate) async fn close(&self) -> bool {
+        *self.is_open.write().await = false;
         !self.index_is_behind.load(Ordering::Acquire)
     }
 
@@ -102,14 +109,21 @@ impl Registry {
 
     /// Writes a record, then the index. The caller holds the lock of the repository.
     async fn put_record(&self, entry: Entry) -> Result<(), Error> {
+        let _open = self.require_open().await?;
         self.records.put(&entry).await?;
         self.follow(Change::Put(Box::new(entry))).await
     }
 
     /// Removes a record, then follows with the index. The caller holds the lock.
     async fn remove_record(&self, key: RecordKey) -> Result<(), Error> {
+        let _open = self.require_open().await?;
         self.records.remove(&key).await?;
         self.follow(Change::Remove(key)).await
+    }
+
+    async fn require_open(&self) -> Result<RwLockReadGuard<'_, bool>, Error> {
+        let open = self.is_open.read().await;
+        if *open { Ok(open) } else { Err(Error::Closing) }
     }
 
     async fn follow(&self, change: Change) -> Result<(), Error> {

@@ -114,6 +114,7 @@ fn refuse(error: &Error) -> Response {
             );
             return with_header(response, header::RETRY_AFTER, "60");
         }
+        Error::Closing => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
         Error::StorageFull { .. } => {
             log(error);
             (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)

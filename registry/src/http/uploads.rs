@@ -37,16 +37,17 @@ pub(super) async fn post(
 ) -> Result<Response, Failure> {
     let query = Query::parse(&parts.uri);
     if let Some(digest) = query.digest("mount")? {
-        let source = match query.get("from") {
-            Some(name) => Some(Repository::parse(name).map_err(Error::Name)?),
-            None => None,
-        };
-        let registry = &state.registry;
-        if registry
-            .mount_blob(&repository, digest, source.as_ref())
-            .await?
-        {
-            return Ok(created(&repository, &digest));
+        // Ollama names the file it made the model from, which is no repository: nothing can be
+        // mounted from there, and the specification asks for a session then, not for an error.
+        let source = query.get("from").map(Repository::parse).transpose();
+        if let Ok(source) = source {
+            let registry = &state.registry;
+            if registry
+                .mount_blob(&repository, digest, source.as_ref())
+                .await?
+            {
+                return Ok(created(&repository, &digest));
+            }
         }
         return begin(state, parts, &repository, digest.algorithm()).await;
     }

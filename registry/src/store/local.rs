@@ -162,7 +162,6 @@ impl UploadStore for LocalStore {
         algorithm: Algorithm,
     ) -> BoxFuture<'a, Result<Uuid, Error>> {
         async move {
-            self.forget_ended();
             let id = Uuid::new_v4();
             let uploads = self.folder.uploads();
             let limit = self.max_uploads;

@@ -158,17 +158,13 @@ async fn a_blob_that_cannot_be_mounted_opens_a_session() {
     let api = Api::start();
     let held = api.push_blob("source", b"content").await;
     let absent = Digest::sha256(b"absent");
-    for (digest, from) in [(absent, "source"), (held, "elsewhere"), (absent, "source")] {
+    for (digest, from) in [(absent, "source"), (held, "elsewhere"), (held, "library/")] {
         let response = api
             .post(&format!("a/blobs/uploads/?mount={digest}&from={from}"))
             .await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         assert!(header(&response, "location").contains("/blobs/uploads/"));
     }
-    let response = api
-        .post(&format!("a/blobs/uploads/?mount={held}&from=Bad"))
-        .await;
-    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

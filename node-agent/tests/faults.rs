@@ -62,7 +62,8 @@ impl Case {
     async fn assert_good(&self) {
         self.ensure().await.unwrap();
         let layout = CacheLayout::new(self.folder.path());
-        let bytes = std::fs::read(layout.plain_view_of(&self.reference).join("model.gguf")).unwrap();
+        let bytes =
+            std::fs::read(layout.plain_view_of(&self.reference).join("model.gguf")).unwrap();
         assert_eq!(Digest::sha256(&bytes), Digest::sha256(&self.weights));
     }
 
@@ -178,7 +179,10 @@ async fn what_was_fetched_before_a_failure_is_not_fetched_again() {
     let again = case.origin.counts().bytes - sent;
     // At most the chunk that each connection was in the middle of is fetched twice.
     let missing = (96 * MIB as u64).saturating_sub(sent);
-    assert!(again <= missing + 16 * MIB as u64 + 4096, "{again} bytes again, {missing} missing");
+    assert!(
+        again <= missing + 16 * MIB as u64 + 4096,
+        "{again} bytes again, {missing} missing"
+    );
 }
 
 #[tokio::test]
@@ -209,7 +213,8 @@ async fn a_blob_in_a_content_encoding_is_refused() {
 #[tokio::test]
 async fn a_manifest_with_another_digest_than_announced_is_refused() {
     let case = Case::with_weights(noise(MIB, 16)).await;
-    case.origin.announce_digest(&Digest::sha256(b"something else").to_string());
+    case.origin
+        .announce_digest(&Digest::sha256(b"something else").to_string());
     case.assert_bad(AgentErrorCode::Corrupt).await;
     assert_eq!(case.origin.counts().blobs, 0);
 }
@@ -226,7 +231,9 @@ async fn a_model_that_cannot_fit_is_refused_before_its_first_byte() {
            "layers":[{{"mediaType":"application/vnd.cncf.model.weight.v1.raw","digest":"{layer}","size":4503599627370496}}]}}"#
     );
     let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let reference = case.origin.add_manifest("huge", media_type, body.into_bytes());
+    let reference = case
+        .origin
+        .add_manifest("huge", media_type, body.into_bytes());
     let request = EnsureRequest {
         reference,
         plain_http: false,

@@ -6,6 +6,9 @@
     reason = "a failed expectation is a failed test"
 )]
 
+mod agent_api;
+mod agent_faults;
+mod agent_push;
 mod cli;
 mod main_path;
 mod registry_clients;

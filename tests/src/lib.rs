@@ -1,7 +1,8 @@
 //! The end-to-end harness: the real binary in real processes, on random ports, in folders of its own.
 //!
 //! [`Server`] runs one role (or `serve`, all of them), [`hayloft`] runs a verb to its end,
-//! [`upstream`] is an origin with faults on demand, [`fixture`] finds the bundled model.
+//! [`upstream`] is an origin with faults on demand, [`CuttingProxy`] breaks connections off,
+//! [`SmallDisk`] is soon full, [`fixture`] finds the bundled model.
 
 #![allow(
     clippy::expect_used,
@@ -11,11 +12,17 @@
 )]
 
 mod command;
+mod cutting_proxy;
 mod server;
+mod terminal;
+mod small_disk;
 pub mod upstream;
 
 pub use command::{Finished, fixture, hayloft, hayloft_command, project_root, run};
+pub use cutting_proxy::CuttingProxy;
 pub use server::{Builder, Server};
+pub use terminal::Terminal;
+pub use small_disk::SmallDisk;
 
 /// A folder of its own for one test, removed when dropped.
 #[must_use]

@@ -52,7 +52,10 @@ pub enum Fault {
 impl Fault {
     /// Whether it spoils answers to ranges only.
     fn is_of_ranges(&self) -> bool {
-        matches!(self, Self::IgnoreRange | Self::WrongOffset | Self::Multipart)
+        matches!(
+            self,
+            Self::IgnoreRange | Self::WrongOffset | Self::Multipart
+        )
     }
 }
 
@@ -181,7 +184,9 @@ impl Upstream {
         let bytes = bytes.into();
         let entry = (media_type.to_owned(), bytes.clone());
         let mut inner = self.state.lock();
-        inner.manifests.insert(Digest::sha256(&bytes).to_string(), entry.clone());
+        inner
+            .manifests
+            .insert(Digest::sha256(&bytes).to_string(), entry.clone());
         inner.manifests.insert(tag.to_owned(), entry);
         Reference::parse(&format!("{}/test/model:{tag}", self.address)).expect("a reference")
     }

@@ -47,14 +47,21 @@ async fn answer(
     if path == "/token" {
         state.tokens.fetch_add(1, Ordering::SeqCst);
         let token = state.lock().token.clone().unwrap_or_default();
-        return send_small(stream, 200, "", format!("{{\"token\":\"{token}\"}}").as_bytes()).await;
+        return send_small(
+            stream,
+            200,
+            "",
+            format!("{{\"token\":\"{token}\"}}").as_bytes(),
+        )
+        .await;
     }
     let wanted = state.lock().token.clone();
     if let Some(token) = wanted
         && request.authorization.as_deref() != Some(&format!("Bearer {token}"))
     {
-        let challenge =
-            format!("www-authenticate: Bearer realm=\"http://{address}/token\",service=\"test\"\r\n");
+        let challenge = format!(
+            "www-authenticate: Bearer realm=\"http://{address}/token\",service=\"test\"\r\n"
+        );
         return send_small(stream, 401, &challenge, b"").await;
     }
     if let Some((_, name)) = path.rsplit_once("/manifests/") {
@@ -80,12 +87,22 @@ async fn manifest(
     state.manifests.fetch_add(1, Ordering::SeqCst);
     let found = state.lock().manifests.get(name).cloned();
     let Some((media_type, body)) = found else {
-        return send_small(stream, 404, "", br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#).await;
+        return send_small(
+            stream,
+            404,
+            "",
+            br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#,
+        )
+        .await;
     };
     let announced = state.lock().announced_digest.clone();
     let digest = announced.unwrap_or_else(|| Digest::sha256(&body).to_string());
     let headers = format!("content-type: {media_type}\r\ndocker-content-digest: {digest}\r\n");
-    let body = if request.method == "HEAD" { Bytes::new() } else { body };
+    let body = if request.method == "HEAD" {
+        Bytes::new()
+    } else {
+        body
+    };
     send_small(stream, 200, &headers, &body).await
 }
 
@@ -95,7 +112,12 @@ async fn send_small(
     headers: &str,
     body: &[u8],
 ) -> io::Result<After> {
-    head(stream, status, &format!("{headers}content-length: {}\r\n", body.len())).await?;
+    head(
+        stream,
+        status,
+        &format!("{headers}content-length: {}\r\n", body.len()),
+    )
+    .await?;
     stream.write_all(body).await?;
     stream.flush().await?;
     Ok(After::KeepOpen)
@@ -120,14 +142,26 @@ async fn blob(
     }
     state.blobs.fetch_add(1, Ordering::SeqCst);
     let is_ranged = request.range(length).is_some();
-    let fault = state.next_fault().filter(|fault| is_ranged || !fault.is_of_ranges());
-    let range = request.range(length).filter(|_| fault != Some(Fault::IgnoreRange));
+    let fault = state
+        .next_fault()
+        .filter(|fault| is_ranged || !fault.is_of_ranges());
+    let range = request
+        .range(length)
+        .filter(|_| fault != Some(Fault::IgnoreRange));
     let body = match &range {
         Some(range) => slice(blob, range),
         None => blob.clone(),
     };
     match &fault {
-        None => send(stream, state, &headers(range.as_ref(), length, body.len()), &body).await,
+        None => {
+            send(
+                stream,
+                state,
+                &headers(range.as_ref(), length, body.len()),
+                &body,
+            )
+            .await
+        }
         Some(fault) => spoiled(stream, state, fault, range, blob, body).await,
     }
 }
@@ -172,7 +206,13 @@ async fn spoiled(
             let start = range.map_or(0, |range| range.start) + 1;
             let other = start..total;
             let body = slice(blob, &other);
-            send(stream, state, &headers(Some(&other), total, body.len()), &body).await?
+            send(
+                stream,
+                state,
+                &headers(Some(&other), total, body.len()),
+                &body,
+            )
+            .await?
         }
         Fault::Multipart => {
             let kind = "content-type: multipart/byteranges; boundary=x\r\ncontent-length: 0\r\n";
@@ -192,7 +232,9 @@ async fn spoiled(
         }
         Fault::Status(status) => {
             let wait = state.lock().retry_after;
-            let wait = wait.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+            let wait = wait
+                .map(|seconds| format!("retry-after: {seconds}\r\n"))
+                .unwrap_or_default();
             return send_small(stream, *status, &wait, b"").await;
         }
         Fault::Slow(rate) => return slowly(stream, state, &honest, &body, *rate).await,
@@ -252,7 +294,9 @@ async fn endless(stream: &mut BufReader<TcpStream>, body: &[u8]) -> io::Result<A
     let mut sent = 0;
     while sent < ENDLESS_BYTES {
         let piece = &body[..body.len().min(PIECE_BYTES)];
-        stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
+        stream
+            .write_all(format!("{:x}\r\n", piece.len()).as_bytes())
+            .await?;
         stream.write_all(piece).await?;
         stream.write_all(b"\r\n").await?;
         sent += piece.len().max(1) as u64;

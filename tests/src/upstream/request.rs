@@ -47,9 +47,15 @@ impl Request {
 
     /// The range asked for in a body of `length` bytes; nothing without a range.
     pub(super) fn range(&self, length: u64) -> Option<Range<u64>> {
-        let (first, last) = self.range.as_deref()?.strip_prefix("bytes=")?.split_once('-')?;
+        let (first, last) = self
+            .range
+            .as_deref()?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
         let first: u64 = first.parse().ok()?;
-        let end = last.parse::<u64>().map_or(length, |last| last.saturating_add(1));
+        let end = last
+            .parse::<u64>()
+            .map_or(length, |last| last.saturating_add(1));
         Some(first..end.min(length)).filter(|range| range.start < range.end)
     }
 }

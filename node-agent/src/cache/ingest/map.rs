@@ -107,7 +107,9 @@ impl ChunkRecord {
         let boot_id = boot_id();
         if header[BOOT_ID] != boot_id {
             record.forget_unsynced(&mut states)?;
-            record.file.write_all_at(&header_of(size, chunk_bytes, &boot_id), 0)?;
+            record
+                .file
+                .write_all_at(&header_of(size, chunk_bytes, &boot_id), 0)?;
         }
         Ok(Some((record, states)))
     }

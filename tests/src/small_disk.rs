@@ -1,0 +1,53 @@
+//! A small file system of its own, to fill.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{run, scratch};
+
+/// A mounted tmpfs; it is gone with the value.
+#[derive(Debug)]
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Mounts one of so many mebibytes.
+    ///
+    /// # Panics
+    /// Without the right to mount.
+    #[must_use]
+    pub fn mount(mebibytes: usize) -> Self {
+        let folder = scratch();
+        let size = format!("size={mebibytes}m");
+        let mounted = run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path()));
+        assert_eq!(
+            mounted.code, 0,
+            "this test mounts a small disk, which takes root: {}",
+            mounted.stderr
+        );
+        Self(folder)
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Takes all the space that is left.
+    ///
+    /// # Panics
+    /// When the filler cannot be made.
+    pub fn fill(&self) {
+        let mut filler = std::fs::File::create(self.path().join("filler")).expect("a filler");
+        let block = vec![0; 64 * 1024];
+        while std::io::Write::write_all(&mut filler, &block).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg("--lazy").arg(self.path()));
+    }
+}

@@ -50,7 +50,11 @@ fn start_logging(verb: &Verb) {
         Verb::Serve(_) | Verb::Registry(_) | Verb::Agent(_) | Verb::Runtime(_)
     );
     // llama.cpp tells some hundred lines at "info" for every model it loads.
-    let default = if is_role { "info,llama-cpp-2=warn" } else { "warn" };
+    let default = if is_role {
+        "info,llama-cpp-2=warn"
+    } else {
+        "warn"
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("HAYLOFT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let subscriber = tracing_subscriber::fmt()

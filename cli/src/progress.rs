@@ -1,6 +1,6 @@
 //! Progress of long work: bars on a terminal, plain lines otherwise.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 /// Shows the bytes of several blobs as they move.
 pub(crate) struct Progress {
     bars: HashMap<Digest, Bar>,
+    finished: HashSet<Digest>,
+    last_note: String,
     terminal: Option<MultiProgress>,
 }
 
@@ -32,6 +34,8 @@ impl Progress {
     pub(crate) fn new() -> Self {
         Self {
             bars: HashMap::new(),
+            finished: HashSet::new(),
+            last_note: String::new(),
             terminal: std::io::stderr().is_terminal().then(MultiProgress::new),
         }
     }
@@ -42,6 +46,21 @@ impl Progress {
             // Printing can only fail when the terminal is gone; there is nobody left to tell.
             Some(terminal) => drop(terminal.println(text)),
             None => tell!("{text}"),
+        }
+    }
+
+    /// The same, unless it was the last thing noted.
+    pub(crate) fn note_once(&mut self, text: &str) {
+        if self.last_note != text {
+            self.note(text);
+            text.clone_into(&mut self.last_note);
+        }
+    }
+
+    /// [`Progress::begin`] for a blob that was not seen before.
+    pub(crate) fn begin_once(&mut self, blob: Digest, label: &str, total: u64) {
+        if !self.bars.contains_key(&blob) && !self.finished.contains(&blob) {
+            self.begin(blob, label, total);
         }
     }
 
@@ -90,6 +109,7 @@ impl Progress {
         let Some(mut bar) = self.bars.remove(blob) else {
             return;
         };
+        self.finished.insert(*blob);
         bar.completed = bar.total;
         match &bar.terminal {
             Some(terminal) => {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use tests::{Server, fixture, hayloft, hayloft_command, project_root, run};
+use tests::{Server, Terminal, fixture, hayloft, hayloft_command, project_root, run};
 
 fn model() -> String {
     fixture("hay-tiny-q8_0.gguf").to_str().unwrap().to_owned()
@@ -152,24 +152,21 @@ fn a_conversation_at_a_terminal_keeps_going_until_bye() {
         server.url_of("runtime")
     );
     // script(1) gives the verb a terminal.
-    let mut child = Command::new("script")
+    let mut command = Command::new("script");
+    command
         .args(["--quiet", "--return", "--command", &line, "/dev/null"])
         .env("XDG_DATA_HOME", home.path())
-        .env("TERM", "xterm")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut terminal = child.stdin.take().unwrap();
-    terminal
-        .write_all(b"What is 3 plus 4?\n/nonsense\n/bye\n")
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    drop(terminal);
-    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{seen}");
-    assert!(seen.contains("3 plus 4 is 7."), "{seen}");
-    assert!(seen.contains("is not a command"), "{seen}");
+        .env("TERM", "xterm");
+    let mut terminal = Terminal::open(command);
+    terminal.wait_for(">>> ");
+    terminal.enter("What is 3 plus 4?");
+    terminal.wait_for("3 plus 4 is 7.");
+    terminal.wait_for(">>> ");
+    terminal.enter("/nonsense");
+    terminal.wait_for("is not a command");
+    terminal.wait_for(">>> ");
+    terminal.enter("/bye");
+    terminal.ends_well();
     let history = std::fs::read_to_string(home.path().join("hayloft/history")).unwrap();
     assert!(history.contains("What is 3 plus 4?"), "{history}");
 }

@@ -49,19 +49,33 @@ async fn ensure_here(client: &RuntimeClient, args: &RunArgs) -> Result<()> {
         Err(error) if error.is::<NotFound>() => {}
         Err(error) => return Err(error),
     }
-    let progress = Progress::new();
-    let mut last = String::new();
+    let mut progress = Progress::new();
     let pull = client.pull(&args.reference, args.plain_http, |event| {
-        let status = event["status"].as_str().unwrap_or_default();
-        if status != last {
-            progress.note(&escape(status));
-            last = status.to_owned();
-        }
+        follow(&mut progress, &event);
         Ok(())
     });
     tokio::select! {
         pulled = pull => pulled.with_context(|| format!("pulling {}", args.reference)),
         _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
+    }
+}
+
+/// Ollama's progress objects: those with a digest are about the bytes of a blob.
+fn follow(progress: &mut Progress, event: &Value) {
+    let status = event["status"].as_str().unwrap_or_default();
+    let blob = event["digest"]
+        .as_str()
+        .and_then(|digest| digest.parse().ok());
+    match (blob, event["total"].as_u64()) {
+        (Some(blob), Some(total)) => {
+            let completed = event["completed"].as_u64().unwrap_or_default();
+            progress.begin_once(blob, &escape(status), total);
+            progress.advance(&blob, completed);
+            if completed >= total {
+                progress.finish(&blob);
+            }
+        }
+        _ => progress.note_once(&escape(status)),
     }
 }
 

@@ -14,8 +14,9 @@
 mod command;
 mod cutting_proxy;
 mod server;
-mod terminal;
+
 mod small_disk;
+mod terminal;
 pub mod upstream;
 
 pub use command::{Finished, fixture, hayloft, hayloft_command, project_root, run};

@@ -21,7 +21,7 @@ pub(crate) async fn run(verb: Verb) -> Result<()> {
             Some(RegistryTask::Reindex { data }) => roles::reindex(&data),
         },
         Verb::Agent(args) => roles::agent(&args).await,
-        Verb::Runtime(args) => roles::runtime(&args).await,
+        Verb::Runtime(args) => roles::runtime(args).await,
         Verb::Push(args) => push::push(&args).await,
         Verb::Pull(args) => pull::pull(&args).await,
         Verb::List(args) => models::list(&args).await,

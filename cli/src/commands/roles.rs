@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::args::{DataArgs, RegistryArgs, RoleArgs, RuntimeArgs, ServeArgs};
+use crate::args::{DataArgs, ModelsArgs, RegistryArgs, RoleArgs, RuntimeArgs, ServeArgs};
 use crate::endpoint;
 
 /// All roles in one process, wired together over local addresses.
@@ -20,7 +20,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
     let registry = registry::Config::new(args.data.registry()?);
     let agent = node_agent::Config::new(args.data.cache()?);
     let agent_url = format!("http://{}", reachable(agent_listener.local_addr()?));
-    let runtime = runtime_config(args.data.cache()?, Some(agent_url));
+    let runtime = runtime_config(args.data.cache()?, Some(agent_url), args.models);
     say("registry", &registry_listener)?;
     say("agent", &agent_listener)?;
     say("runtime", &runtime_listener)?;
@@ -62,9 +62,9 @@ pub(crate) async fn agent(args: &RoleArgs) -> Result<()> {
         .context("the node agent ended")
 }
 
-pub(crate) async fn runtime(args: &RuntimeArgs) -> Result<()> {
+pub(crate) async fn runtime(args: RuntimeArgs) -> Result<()> {
     let listener = bind("runtime", endpoint::runtime_listen(args.listen)?).await?;
-    let config = runtime_config(args.data.cache()?, args.agent.agent.clone());
+    let config = runtime_config(args.data.cache()?, args.agent.agent, args.models);
     say("runtime", &listener)?;
     let stop = Stop::on_signal()?;
     runtime::serve(config, listener, stop.wait())
@@ -93,10 +93,17 @@ pub(crate) fn reindex(data: &DataArgs) -> Result<()> {
     Ok(())
 }
 
-fn runtime_config(cache: PathBuf, agent: Option<String>) -> runtime::Config {
+fn runtime_config(cache: PathBuf, agent: Option<String>, models: ModelsArgs) -> runtime::Config {
     runtime::Config {
         agent,
         cache,
+        keep_alive: models.keep_alive,
+        num_parallel: models.num_parallel,
+        context_length: models.context_length,
+        max_queue: models.max_queue,
+        threads: models.threads,
+        max_loaded_models: models.max_loaded_models,
+        origins: models.origins,
         ..runtime::Config::default()
     }
 }

@@ -17,6 +17,9 @@ use crate::models::loaded::{LoadPolicy, LoadedModels};
 /// llama.cpp's own bound on sequences is 256; this many already decode slower than they are read.
 const MAX_PARALLEL: usize = 64;
 
+/// How long clients that were cut off may take to read that they were.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What the runtime is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -120,18 +123,24 @@ pub async fn serve(
             stopping.cancel();
         }
     });
+    let mut server = server.into_future();
     let grace = async {
         stopping.cancelled().await;
         tokio::time::sleep(config.shutdown_grace).await;
     };
     let result = tokio::select! {
-        result = server.into_future() => result.map_err(Error::Serve),
+        result = &mut server => result.map_err(Error::Serve),
         () = grace => {
             tracing::warn!("requests under way did not end in time and are cut off");
-            Ok(())
+            loaded.stop();
+            // Their clients are told so; nobody is waited for who does not read it.
+            match tokio::time::timeout(LAST_WORDS, server).await {
+                Ok(result) => result.map_err(Error::Serve),
+                Err(_elapsed) => Ok(()),
+            }
         }
     };
     expiring.abort();
-    loaded.clear();
+    loaded.stop();
     result
 }

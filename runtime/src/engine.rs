@@ -36,7 +36,7 @@ enum Message {
 #[derive(Debug)]
 pub(crate) struct Engine {
     messages: Sender<Message>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
     loaded: Loaded,
     next_id: AtomicU64,
 }
@@ -59,7 +59,7 @@ impl Engine {
         })?;
         Ok(Self {
             messages,
-            thread: Some(thread),
+            thread,
             loaded,
             next_id: AtomicU64::new(1),
         })
@@ -72,7 +72,13 @@ impl Engine {
 
     /// Whether the thread is gone, which only a fault can bring about while a handle exists.
     pub(crate) fn is_dead(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.thread.is_finished()
+    }
+
+    /// Stops the thread after its current step; what is under way fails.
+    pub(crate) fn stop(&self) {
+        // The thread may be gone already, which is as good.
+        let _sent = self.messages.send(Message::Stop);
     }
 
     /// Hands a request to the engine; its `id` is set here.
@@ -95,12 +101,8 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // The thread may be gone already, which is as good.
-        let _sent = self.messages.send(Message::Stop);
-        if let Some(thread) = self.thread.take() {
-            // Freeing a big model takes a while; nobody waits for it.
-            drop(thread);
-        }
+        // The thread is not joined: freeing a big model takes a while, and nobody waits for it.
+        self.stop();
     }
 }
 

@@ -211,7 +211,7 @@ impl Runtime {
         let (lease, load) = self.load(model, &options, keep_alive).await?;
         let submission = Submission {
             lease: &lease,
-            has_template: model.chat_template().is_some(),
+            model,
             options,
             grammar,
             truncate,
@@ -230,7 +230,7 @@ impl Runtime {
 /// A request on its way into an engine.
 struct Submission<'lease> {
     lease: &'lease Lease,
-    has_template: bool,
+    model: &'lease Model,
     options: Options,
     grammar: Option<String>,
     truncate: bool,
@@ -241,7 +241,7 @@ impl Submission<'_> {
     async fn submit(&self, prompt: Prompt) -> Result<EventStream, Error> {
         let messages = match prompt {
             Prompt::Raw(text) => return self.submit_text(text).await,
-            Prompt::Question { system, text } if !self.has_template => {
+            Prompt::Question { system, text } if self.model.chat_template().is_none() => {
                 let text = match system {
                     Some(system) => format!("{system}\n\n{text}"),
                     None => text,
@@ -334,7 +334,7 @@ impl Submission<'_> {
             end_text: loaded.end_text.clone(),
             thinking: self.thinking,
         };
-        let template = Arc::clone(&self.lease.running.template);
+        let template = Arc::clone(&self.model.template);
         let text = blocking(move || match &*template {
             Ok(template) => Ok(template.render(&messages, &surroundings)?),
             Err(reason) => Err(Error::Template {

@@ -5,6 +5,7 @@ pub(crate) mod defaults;
 pub(crate) mod facts;
 pub(crate) mod keep_alive;
 pub(crate) mod loaded;
+mod soundness;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use artifact::dialect::Role;
 
 use self::defaults::Defaults;
 use self::facts::Facts;
+use crate::chat::template::ChatTemplate;
 use crate::error::Error;
 
 /// One model on this node with all that is needed to serve it.
@@ -27,6 +29,9 @@ pub(crate) struct Model {
     pub(crate) facts: Arc<Facts>,
     /// What its small layers say: parameters, system text, template.
     pub(crate) defaults: Arc<Defaults>,
+    /// Its chat template ready to be rendered, or ChatML; or why it cannot be used, which only
+    /// matters to requests that need it.
+    pub(crate) template: Arc<Result<ChatTemplate, String>>,
 }
 
 impl Model {
@@ -53,9 +58,14 @@ impl Model {
 
     /// The Jinja source of its chat template, if there is one.
     pub(crate) fn chat_template(&self) -> Option<&str> {
-        self.defaults
-            .chat_template
-            .as_deref()
-            .or(self.facts.chat_template.as_deref())
+        chat_template(&self.facts, &self.defaults)
     }
+}
+
+/// The model's own layer goes over what its GGUF file brings.
+fn chat_template<'model>(facts: &'model Facts, defaults: &'model Defaults) -> Option<&'model str> {
+    defaults
+        .chat_template
+        .as_deref()
+        .or(facts.chat_template.as_deref())
 }

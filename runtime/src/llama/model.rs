@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use llama_cpp_2::LlamaModelLoadError;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::VocabType;
 use llama_cpp_2::model::params::LlamaModelParams;
@@ -25,8 +26,13 @@ impl Model {
         if let Some(layers) = gpu_layers {
             params = params.with_n_gpu_layers(layers);
         }
-        let inner = LlamaModel::load_from_file(backend()?, path, &params)
-            .map_err(|error| refused(error.to_string()))?;
+        let inner =
+            LlamaModel::load_from_file(backend()?, path, &params).map_err(|error| match error {
+                LlamaModelLoadError::NullResult => refused(
+                    "it is not a model that this version knows; the log says more".to_owned(),
+                ),
+                other => refused(other.to_string()),
+            })?;
         if inner.vocab().vocab_type() == VocabType::NONE {
             return Err(refused("it has no vocabulary".to_owned()));
         }

@@ -13,13 +13,19 @@ use futures::stream::BoxStream;
 use super::Model;
 use super::defaults::Defaults;
 use super::facts::Facts;
+use crate::chat::template::ChatTemplate;
 use crate::error::Error;
 
 /// Models whose facts are remembered; beyond that all are read again.
 const MAX_KNOWN: usize = 1024;
 
 /// What was read of one model's files.
-type Known = (Arc<Facts>, Arc<Defaults>);
+#[derive(Debug, Clone)]
+struct Known {
+    facts: Arc<Facts>,
+    defaults: Arc<Defaults>,
+    template: Arc<Result<ChatTemplate, String>>,
+}
 
 /// The models of the node.
 #[derive(Debug)]
@@ -73,15 +79,16 @@ impl Catalog {
         };
         let path = self.layout.blob(&weights);
         let known = self.known().get(&entry.digest).cloned();
-        let (facts, defaults) = match known {
+        let known = match known {
             Some(known) => known,
             None => self.read_files(&entry, path.clone()).await?,
         };
         Ok(Model {
             entry,
             path,
-            facts,
-            defaults,
+            facts: known.facts,
+            defaults: known.defaults,
+            template: known.template,
         })
     }
 
@@ -137,7 +144,15 @@ impl Catalog {
         let read = blocking(move || {
             let facts = Facts::read(&path, &entry.reference.to_string())?;
             let defaults = Defaults::read(&layout, &entry)?;
-            Ok((Arc::new(facts), Arc::new(defaults)))
+            let template = match super::chat_template(&facts, &defaults) {
+                Some(source) => ChatTemplate::parse(source),
+                None => ChatTemplate::fallback(),
+            };
+            Ok(Known {
+                facts: Arc::new(facts),
+                defaults: Arc::new(defaults),
+                template: Arc::new(template.map_err(|fault| fault.to_string())),
+            })
         })
         .await?;
         let mut known = self.known();

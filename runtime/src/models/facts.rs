@@ -6,6 +6,7 @@ use std::path::Path;
 
 use artifact::gguf::Header;
 
+use super::soundness;
 use crate::chat::template;
 use crate::error::Error;
 
@@ -86,8 +87,12 @@ pub(crate) fn read_header(path: &Path, name: &str) -> Result<Header, Error> {
     };
     let file = File::open(path).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
-    Header::read(&mut BufReader::new(file), Some(size)).map_err(|error| Error::Load {
+    let damaged = |reason: String| Error::Load {
         name: name.to_owned(),
-        reason: format!("its GGUF file is damaged: {error}"),
-    })
+        reason: format!("its GGUF file is damaged: {reason}"),
+    };
+    let header = Header::read(&mut BufReader::new(file), Some(size))
+        .map_err(|error| damaged(error.to_string()))?;
+    soundness::check(&header).map_err(damaged)?;
+    Ok(header)
 }

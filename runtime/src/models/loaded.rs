@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use artifact::Digest;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::Model;
 use super::keep_alive::KeepAlive;
-use crate::chat::template::ChatTemplate;
 use crate::engine::Engine;
 use crate::engine::protocol::{Failure, LoadRequest};
 use crate::error::Error;
@@ -51,9 +50,6 @@ pub(crate) struct Wish {
 pub(crate) struct Running {
     /// The engine.
     pub(crate) engine: Engine,
-    /// Its chat template, or ChatML; or why its template cannot be used, which only matters to
-    /// requests that need it.
-    pub(crate) template: Arc<Result<ChatTemplate, String>>,
     /// One of the places for loaded models, given back when the last user lets go.
     _place: OwnedSemaphorePermit,
 }
@@ -123,8 +119,9 @@ pub(crate) struct LoadedModels {
     table: Mutex<HashMap<Digest, Arc<Resident>>>,
     /// Places for loaded models.
     places: Arc<Semaphore>,
-    /// Something became idle, or its expiry changed.
-    changed: Notify,
+    /// Counts whenever something became idle, or its expiry changed. Who waits for it subscribes
+    /// before looking at the table, so that nothing is missed in between.
+    changed: watch::Sender<u64>,
 }
 
 /// The right to use a loaded model. The model stays while one exists.
@@ -146,15 +143,21 @@ struct User {
 
 impl Drop for User {
     fn drop(&mut self) {
+        let has_failed = matches!(&*self.resident.load.borrow(), Some(Err(_)));
         {
             let mut usage = self.resident.usage();
             usage.in_use = usage.in_use.saturating_sub(1);
             if usage.in_use == 0 {
-                usage.expires = expiry(usage.keep_alive);
+                // What could not be loaded is tried anew by the next request.
+                usage.expires = if has_failed {
+                    Some(Instant::now())
+                } else {
+                    expiry(usage.keep_alive)
+                };
             }
         }
         self.models.remove_expired(&self.key);
-        self.models.changed.notify_one();
+        self.models.note_change();
     }
 }
 
@@ -165,7 +168,7 @@ impl LoadedModels {
             places: Arc::new(Semaphore::new(policy.max_loaded_models.max(1))),
             policy,
             table: Mutex::default(),
-            changed: Notify::new(),
+            changed: watch::Sender::new(0),
         }
     }
 
@@ -199,17 +202,15 @@ impl LoadedModels {
     }
 
     /// Unloads a model: at once if nobody uses it, else after its last request.
-    pub(crate) fn unload(&self, model: &Model) -> Result<(), Error> {
-        let key = model.weights()?;
-        if let Some(resident) = self.table().get(&key) {
+    pub(crate) fn unload(&self, weights: &Digest) {
+        if let Some(resident) = self.table().get(weights) {
             let mut usage = resident.usage();
             usage.keep_alive = KeepAlive::For(Duration::ZERO);
             if usage.in_use == 0 {
                 usage.expires = expiry(usage.keep_alive);
             }
         }
-        self.remove_expired(&key);
-        Ok(())
+        self.remove_expired(weights);
     }
 
     /// What is loaded, the one that stays longest first.
@@ -242,7 +243,9 @@ impl LoadedModels {
 
     /// Unloads what has been idle long enough, for ever.
     pub(crate) async fn expire(&self) {
+        let mut changes = self.changed.subscribe();
         loop {
+            changes.mark_unchanged();
             let next = self
                 .table()
                 .values()
@@ -256,7 +259,9 @@ impl LoadedModels {
             };
             tokio::select! {
                 () = until_next => {}
-                () = self.changed.notified() => {}
+                changed = changes.changed() => if changed.is_err() {
+                    return;
+                },
             }
             let keys: Vec<Digest> = self.table().keys().copied().collect();
             for key in keys {
@@ -265,9 +270,18 @@ impl LoadedModels {
         }
     }
 
-    /// Lets go of all models; their engines stop after the current step.
-    pub(crate) fn clear(&self) {
-        self.table().clear();
+    /// Stops all engines after their current step. Answers under way end in an error.
+    pub(crate) fn stop(&self) {
+        for (_key, resident) in self.table().drain() {
+            if let Some(running) = resident.running() {
+                running.engine.stop();
+            }
+        }
+    }
+
+    fn note_change(&self) {
+        self.changed
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Resident>>> {
@@ -333,17 +347,16 @@ impl LoadedModels {
             gpu_layers,
         };
         let models = Arc::clone(self);
-        let template = model.chat_template().map(str::to_owned);
         let name = model.name();
         // Detached on purpose: the load goes on when the request that began it is dropped.
         tokio::spawn(async move {
-            let result = models.load(request, template.as_deref()).await;
+            let result = models.load(request).await;
             match &result {
                 Ok(_) => tracing::info!(model = name, "model loaded"),
                 Err(failure) => tracing::error!(model = name, ?failure, "model not loaded"),
             }
             report.send_replace(Some(result));
-            models.changed.notify_one();
+            models.note_change();
         });
         Arc::new(Resident {
             model: model.clone(),
@@ -358,28 +371,20 @@ impl LoadedModels {
         })
     }
 
-    async fn load(
-        &self,
-        request: LoadRequest,
-        template: Option<&str>,
-    ) -> Result<Arc<Running>, Failure> {
+    async fn load(&self, request: LoadRequest) -> Result<Arc<Running>, Failure> {
         let place = self.take_place().await?;
-        let template = match template {
-            Some(source) => ChatTemplate::parse(source),
-            None => ChatTemplate::fallback(),
-        }
-        .map_err(|fault| fault.to_string());
         let engine = Engine::load(request).await?;
         Ok(Arc::new(Running {
             engine,
-            template: Arc::new(template),
             _place: place,
         }))
     }
 
     /// A place for one more loaded model; idle ones make way, the one that would go first first.
     async fn take_place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let mut changes = self.changed.subscribe();
         loop {
+            changes.mark_unchanged();
             if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
                 return Ok(place);
             }
@@ -388,7 +393,7 @@ impl LoadedModels {
                 place = Arc::clone(&self.places).acquire_owned() => {
                     return place.map_err(|_closed| Failure::Stopping);
                 }
-                () = self.changed.notified() => {}
+                changed = changes.changed() => changed.map_err(|_closed| Failure::Stopping)?,
             }
         }
     }
@@ -397,6 +402,7 @@ impl LoadedModels {
         let mut table = self.table();
         let idle = table
             .iter()
+            .filter(|(_key, resident)| resident.running().is_some())
             .filter(|(_key, resident)| resident.usage().in_use == 0)
             .min_by_key(|(_key, resident)| {
                 let expires = resident.usage().expires;

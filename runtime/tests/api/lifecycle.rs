@@ -134,12 +134,46 @@ async fn a_longer_context_is_loaded_when_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shutdown_lets_answers_end_and_cuts_what_takes_too_long() {
+async fn shutdown_lets_answers_end_and_tells_those_that_take_too_long() {
     let runtime = TestRuntime::start_with(TestCache::with_model(), |config| {
-        config.shutdown_grace = Duration::from_secs(1);
+        config.shutdown_grace = Duration::from_millis(5);
     })
     .await;
     let mut response = runtime.post("/api/generate", &long_body(11)).await;
     assert!(response.chunk().await.unwrap().is_some());
+    let reading = tokio::spawn(response.text());
     runtime.stop().await;
+    let text = reading.await.unwrap().unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    // It ended by itself in time, or was told.
+    assert!(
+        last["done"] == true || last["error"] == "the server is shutting down",
+        "{last}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_models_take_turns_on_one_place() {
+    let cache = TestCache::with_model();
+    let weights = std::fs::read(model_file()).unwrap();
+    let other = [weights.as_slice(), &[0; 32]].concat();
+    cache.add("registry.test:5000/demo/other:latest", &other, &[]);
+    // One that cannot be loaded must not take the place of one that can.
+    let broken = weights[..weights.len() / 2].to_vec();
+    cache.add("registry.test:5000/demo/broken:latest", &broken, &[]);
+    let runtime = TestRuntime::start_with(cache, |config| config.max_loaded_models = 1).await;
+    let (status, _) = runtime
+        .post_json("/api/generate", &json!({"model": "broken"}))
+        .await;
+    assert_eq!(status, 500);
+    let asked = (0..12).map(|number| {
+        let mut body = chat_body(QUESTION, false);
+        body["model"] = json!(if number % 2 == 0 { "hay-tiny" } else { "other" });
+        let runtime = &runtime;
+        async move { runtime.ask("/api/chat", &body).await }
+    });
+    let replies = tokio::time::timeout(Duration::from_secs(60), futures::future::join_all(asked));
+    for reply in replies.await.expect("a request waits for ever") {
+        assert_eq!(reply["message"]["content"], ANSWER);
+    }
 }

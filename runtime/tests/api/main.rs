@@ -10,6 +10,7 @@ mod answers;
 mod concurrency;
 mod errors;
 mod formats;
+mod hostile;
 mod lifecycle;
 mod listing;
 mod openai;

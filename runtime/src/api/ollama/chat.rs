@@ -119,7 +119,7 @@ async fn load_or_unload(
 ) -> Result<Response, Error> {
     let keep_alive = keep_alive(common.keep_alive.as_ref())?;
     if keep_alive == Some(KeepAlive::For(std::time::Duration::ZERO)) {
-        runtime.loaded.unload(model)?;
+        runtime.loaded.unload(&model.weights()?);
         return Ok(writer.without_text("unload"));
     }
     check_capability(model, &writer.model, "generate")?;

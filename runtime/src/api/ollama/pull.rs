@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use artifact::agent_api::PullEvent;
+use artifact::dialect::Role;
 use artifact::{Digest, Reference};
 use axum::body::Body;
 use axum::extract::State;
@@ -61,6 +62,9 @@ async fn try_remove(runtime: &Runtime, body: Body) -> Result<Response, Error> {
         return Err(Error::invalid("model is required"));
     }
     let entry = runtime.catalog.remove(request.model()).await?;
+    if let Some(weights) = entry.blob(Role::Model) {
+        runtime.loaded.unload(&weights.digest);
+    }
     tracing::info!(reference = %entry.reference, "model removed");
     Ok(StatusCode::OK.into_response())
 }

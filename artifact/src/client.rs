@@ -9,15 +9,18 @@
 //! ```
 
 pub mod agent;
+mod answer;
 pub mod error;
 pub mod fetch;
 pub mod push;
 pub mod registry;
+pub mod retry;
 pub mod transport;
 
 pub use agent::{AgentClient, DEFAULT_AGENT};
 pub use error::Error;
-pub use fetch::{BlobSource, RangeReader, RetryPolicy};
+pub use fetch::{BlobSource, RangeReader};
 pub use push::{PushedBlob, push_bytes, push_file};
 pub use registry::{Credentials, RegistryClient, RegistryOptions, Resolved};
+pub use retry::RetryPolicy;
 pub use transport::{Timeouts, Transport};

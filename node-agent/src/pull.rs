@@ -8,6 +8,7 @@ mod fetch;
 mod plan;
 mod single_flight;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use artifact::agent_api::{EnsureRequest, ModelEntry, PlannedBlob, PullEvent};
@@ -16,6 +17,7 @@ use artifact::client::{
     Transport,
 };
 use artifact::{Digest, Manifest, Reference};
+use tokio::sync::Semaphore;
 
 use crate::cache::ingest::Ingest;
 use crate::cache::{NodeCache, views};
@@ -33,6 +35,9 @@ const SPARE_BYTES: u64 = 1024 * 1024;
 pub struct PullOptions {
     /// Connections for one blob. Default 4.
     pub connections: usize,
+    /// Blobs that are downloaded at a time; more wait for their turn, so that memory stays
+    /// bounded. Default 4.
+    pub downloads: usize,
     /// How long a registry may take.
     pub timeouts: Timeouts,
     /// How often a request is tried again.
@@ -45,6 +50,7 @@ impl Default for PullOptions {
     fn default() -> Self {
         Self {
             connections: 4,
+            downloads: 4,
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
             credentials: Credentials::Anonymous,
@@ -58,6 +64,7 @@ pub struct Puller {
     cache: NodeCache,
     transport: Transport,
     flights: SingleFlight,
+    turns: Arc<Semaphore>,
     options: PullOptions,
 }
 
@@ -81,6 +88,7 @@ impl Puller {
         Self {
             transport: Transport::with_timeouts(options.timeouts),
             flights: SingleFlight::default(),
+            turns: Arc::new(Semaphore::new(options.downloads.max(1))),
             cache,
             options,
         }
@@ -259,8 +267,11 @@ impl Puller {
         on_event: &mut (dyn FnMut(&PullEvent) + Send),
     ) -> Result<u64, Error> {
         let source = BlobSource::new(registry.clone(), blob.digest, blob.size, self.options.retry);
-        let mut seat = self.flights.join(blob.digest, |report| {
-            fetch::fetch(self.cache.clone(), source, self.options.connections, report)
+        let (cache, connections) = (self.cache.clone(), self.options.connections);
+        let turns = Arc::clone(&self.turns);
+        let mut seat = self.flights.join(blob.digest, |report| async move {
+            let _turn = turns.acquire_owned().await;
+            fetch::fetch(cache, source, connections, report).await
         });
         let mut period = tokio::time::interval(PROGRESS_PERIOD);
         let mut told = Told::default();

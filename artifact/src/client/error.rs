@@ -10,11 +10,6 @@ use crate::digest::Digest;
 use crate::manifest::InvalidManifest;
 use crate::reference::Reference;
 
-/// Longest part of an answer's text that an error quotes, in characters.
-const MAX_QUOTED: usize = 300;
-/// Longest wait that a server may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
-
 /// Why a call to a registry or to the node agent failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -302,7 +297,7 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status { retry_after, .. } => retry_after.map(|wait| wait.min(MAX_RETRY_AFTER)),
+            Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
@@ -324,73 +319,11 @@ fn fault_detail(detail: &str) -> String {
     }
 }
 
-/// What an error answer says: the messages of its OCI envelope, else its text, shortened and free
-/// of control characters.
-pub(crate) fn quoted(body: &[u8]) -> String {
-    let text = match serde_json::from_slice::<LenientBody>(body) {
-        Ok(body) => body
-            .errors
-            .iter()
-            .map(|entry| match entry.message.as_str() {
-                "" => entry.code.clone(),
-                message => message.to_owned(),
-            })
-            .collect::<Vec<_>>()
-            .join("; "),
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
-    };
-    let clean = text
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c });
-    clean.take(MAX_QUOTED).collect()
-}
-
-/// `Retry-After` in its form of whole seconds; a date or nonsense counts as absent.
-pub(crate) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
-    let value = headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?;
-    let seconds: u64 = value.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
-}
-
-/// The envelope of the distribution-spec with codes that other registries made up.
-#[derive(serde::Deserialize)]
-struct LenientBody {
-    errors: Vec<LenientEntry>,
-}
-
-#[derive(serde::Deserialize)]
-struct LenientEntry {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use reqwest::StatusCode;
-    use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 
-    use crate::client::error::{Error, quoted, retry_after};
-
-    #[test]
-    fn error_answers_are_quoted_short_and_clean() {
-        let body = br#"{"errors":[{"code":"BLOB_UNKNOWN","message":"gone\u001b[31m"}]}"#;
-        assert_eq!(quoted(body), "gone [31m");
-        assert_eq!(quoted(&vec![b'x'; 10_000]).len(), 300);
-    }
-
-    #[test]
-    fn a_wait_of_ten_years_is_cut_to_a_minute() {
-        let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("315360000"));
-        assert_eq!(retry_after(&headers), Some(Duration::from_secs(60)));
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("-1"));
-        assert_eq!(retry_after(&headers), None);
-    }
+    use crate::client::error::Error;
 
     #[test]
     fn a_busy_server_is_worth_another_try_and_a_missing_page_is_not() {

@@ -13,8 +13,8 @@ use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use crate::client::error::Error;
-use crate::client::fetch::RetryPolicy;
 use crate::client::registry::{Operation, RegistryClient};
+use crate::client::retry::RetryPolicy;
 use crate::digest::Digest;
 use body::{FileBody, Progress};
 

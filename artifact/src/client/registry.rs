@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use oci_distribution::RegistryOperation;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use url::Url;
 
+use crate::client::answer::{content_type, read_bounded};
 use crate::client::error::Error;
 use crate::client::transport::Transport;
 use crate::digest::Digest;
@@ -253,44 +254,4 @@ fn oci_reference(reference: &Reference) -> oci_distribution::Reference {
             oci_distribution::Reference::with_tag(registry, repository, tag)
         }
     }
-}
-
-/// The body of an answer, or [`Error::TooLong`] once it is over the limit.
-pub(crate) async fn read_bounded(mut answer: Response, limit: usize) -> Result<Vec<u8>, Error> {
-    let url = shown(answer.url());
-    let mut body = Vec::new();
-    loop {
-        let chunk = answer.chunk().await.map_err(|source| Error::Transport {
-            url: url.clone(),
-            source: source.without_url(),
-        })?;
-        let Some(chunk) = chunk else {
-            return Ok(body);
-        };
-        if body.len() + chunk.len() > limit {
-            return Err(Error::TooLong {
-                url,
-                limit: limit as u64,
-            });
-        }
-        body.extend_from_slice(&chunk);
-    }
-}
-
-/// A URL for messages: without its query, which may carry a signature.
-pub(crate) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.to_string()
-}
-
-/// The media type without its parameters.
-fn content_type(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    Some(value.split(';').next()?.trim().to_owned())
-}
-
-/// A header that is one number.
-pub(crate) fn header_number(headers: &HeaderMap, name: &str) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }

@@ -9,8 +9,9 @@ use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use url::Url;
 
-use crate::client::error::{Error, quoted, retry_after};
-use crate::client::registry::{RegistryClient, oci_reference, read_bounded, shown};
+use crate::client::answer::{quoted, read_bounded, retry_after, shown};
+use crate::client::error::Error;
+use crate::client::registry::{RegistryClient, oci_reference};
 
 /// Most bytes of an error answer that are read.
 const MAX_ERROR_BYTES: usize = 64 * 1024;

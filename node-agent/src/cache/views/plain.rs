@@ -28,7 +28,7 @@ pub(super) fn publish(
     // `views/plain` and the host, the segments of the name, the tag.
     let levels = 3 + reference.repository().segments().count() + 1;
     let links = link_names(&catalog::blobs_of(manifest));
-    for (name, blob) in links.iter().filter(|(_, blob)| **blob != *digest) {
+    for (name, blob) in &links {
         check_free(&folder, reference, name)?;
         place_link(cache, &folder, name, &link_target(levels, blob))?;
     }

@@ -93,20 +93,20 @@ impl Numbers<'_> {
         let key_length = self
             .number("attention.key_length")
             .unwrap_or_else(|| width / heads);
-        if self.value("attention.key_length").is_none() && width % heads != 0 {
+        if self.value("attention.key_length").is_none() && !width.is_multiple_of(heads) {
             return Err(format!(
                 "its width of {width} is not divided by its {heads} heads"
             ));
         }
         if let Some(pairs) = self.number("attention.head_count_kv")
-            && (pairs > heads || (pairs > 0 && heads % pairs != 0))
+            && (pairs > heads || (pairs > 0 && !heads.is_multiple_of(pairs)))
         {
             return Err(format!(
                 "its {heads} heads are not divided by {pairs} for keys and values"
             ));
         }
         if let Some(rotated) = self.number("rope.dimension_count")
-            && (rotated > key_length || rotated % 2 != 0)
+            && (rotated > key_length || !rotated.is_multiple_of(2))
         {
             return Err(format!(
                 "it rotates {rotated} dimensions of heads of {key_length}"

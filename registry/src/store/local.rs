@@ -3,6 +3,7 @@
 //! A commit is: bytes and size on disk (fsync), renamed into place, folder on disk (fsync). Only
 //! then is anything acknowledged. The bytes were hashed as they came, so nothing is read again.
 
+mod disk;
 mod ingest;
 mod session;
 mod state;

@@ -1,11 +1,9 @@
 //! The file side of one upload session: write, hash, checkpoint, commit. All of it may block.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 use artifact::{Algorithm, Digest, Digester};
 use tokio::sync::OwnedMutexGuard;
@@ -13,12 +11,13 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::store::key::{DataFolder, UploadFolder};
+use crate::store::local::disk::DiskWriter;
 use crate::store::local::state::SavedState;
 use crate::store::local::{Shared, remove_folder, rename_durably, unknown};
 
-/// How many bytes come in before a helper thread writes them out and saves the state. It starts
-/// the disk early, so that the commit has little left to wait for, and bounds what kill -9 costs.
-const CHECKPOINT_BYTES: u64 = 32 * 1024 * 1024;
+/// How many bytes come in before the state is saved: it bounds what a kill or a power cut in the
+/// middle of a long chunk costs.
+const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// An upload session open for writing. It holds the claim, so whoever owns it is alone.
 #[derive(Debug)]
@@ -27,11 +26,11 @@ pub(crate) struct Ingest {
     files: UploadFolder,
     folder: DataFolder,
     shared: Arc<Shared>,
-    file: File,
+    file: Arc<File>,
+    disk: DiskWriter,
     state: SavedState,
     /// The state when the session was claimed, to which `rewind` returns.
     claimed: SavedState,
-    checkpoint: Option<JoinHandle<Result<(), Error>>>,
     checkpointed: u64,
     _held: OwnedMutexGuard<()>,
 }
@@ -65,8 +64,10 @@ impl Ingest {
                 .map_err(Error::storage("truncate", files.data()))?;
         }
         shared.durable.store(state.offset, Ordering::Release);
+        let file = Arc::new(file);
         Ok(Self {
             id,
+            disk: DiskWriter::new(Arc::clone(&file), files.data(), state.offset),
             files,
             folder,
             shared,
@@ -74,7 +75,6 @@ impl Ingest {
             checkpointed: state.offset,
             claimed: state.clone(),
             state,
-            checkpoint: None,
             _held: held,
         })
     }
@@ -91,57 +91,43 @@ impl Ingest {
         }
     }
 
-    /// Writes and hashes the next bytes.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file
-            .write_all_at(bytes, self.state.offset)
-            .map_err(Error::storage("write", self.files.data()))?;
-        self.state.digester.update(bytes);
-        self.state.offset += bytes.len() as u64;
-        if self.state.offset - self.checkpointed >= CHECKPOINT_BYTES {
-            self.start_checkpoint()?;
+    /// Hashes the next bytes and sends them on their way to the disk.
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(self.disk.room().min(bytes.len()));
+            self.state.digester.update(now);
+            self.state.offset += now.len() as u64;
+            self.disk.append(now);
+            if self.disk.room() == 0 {
+                let checkpoint = self.due_checkpoint();
+                self.disk.submit(checkpoint)?;
+            }
+            bytes = later;
         }
         Ok(())
     }
 
-    /// Starts a checkpoint unless one is still running, in which case the next write tries again.
-    fn start_checkpoint(&mut self) -> Result<(), Error> {
-        if let Some(running) = self.checkpoint.take() {
-            if !running.is_finished() {
-                self.checkpoint = Some(running);
-                return Ok(());
-            }
-            join(running)?;
+    /// What saves the state as of now, if it is time for that, once the bytes so far are written.
+    fn due_checkpoint(&mut self) -> Option<Box<dyn FnOnce(&File) -> Result<(), Error> + Send>> {
+        if self.state.offset - self.checkpointed < CHECKPOINT_BYTES {
+            return None;
         }
-        let file = self
-            .file
-            .try_clone()
-            .map_err(Error::storage("open", self.files.data()))?;
+        self.checkpointed = self.state.offset;
         let files = self.files.clone();
         let state = self.state.clone();
         let shared = Arc::clone(&self.shared);
-        self.checkpointed = self.state.offset;
-        let checkpoint = std::thread::Builder::new()
-            .name("upload-checkpoint".to_owned())
-            .spawn(move || {
-                file.sync_data()
-                    .map_err(Error::storage("sync", files.data()))?;
-                state.save(&files, true)?;
-                shared.durable.store(state.offset, Ordering::Release);
-                Ok(())
-            })
-            .map_err(Error::storage("start a thread for", self.files.data()))?;
-        self.checkpoint = Some(checkpoint);
-        Ok(())
-    }
-
-    fn finish_checkpoint(&mut self) -> Result<(), Error> {
-        self.checkpoint.take().map_or(Ok(()), join)
+        Some(Box::new(move |file| {
+            file.sync_data()
+                .map_err(Error::storage("sync", files.data()))?;
+            state.save(&files, true)?;
+            shared.durable.store(state.offset, Ordering::Release);
+            Ok(())
+        }))
     }
 
     /// Makes what has arrived durable and saves the state.
     pub(crate) fn settle(&mut self) -> Result<(), Error> {
-        self.finish_checkpoint()?;
+        self.disk.flush()?;
         if self.shared.durable.load(Ordering::Acquire) == self.state.offset {
             return Ok(());
         }
@@ -157,9 +143,8 @@ impl Ingest {
 
     /// Returns to the state at the claim and gives the disk space of the rest back.
     pub(crate) fn rewind(&mut self) -> Result<(), Error> {
-        // Whether the checkpoint worked does not matter any more, only that it has ended.
-        let _ = self.finish_checkpoint();
         self.state = self.claimed.clone();
+        self.disk.restart(self.state.offset);
         self.checkpointed = self.state.offset;
         self.file
             .set_len(self.state.offset)
@@ -175,9 +160,9 @@ impl Ingest {
 
     /// After a failed write: returns to what is durable, so that the session can go on later.
     pub(crate) fn fall_back(&mut self) {
-        let _ = self.finish_checkpoint();
-        let durable = SavedState::load(&self.files, self.id);
-        if let Ok(durable) = durable {
+        self.disk.restart(self.state.offset);
+        if let Ok(durable) = SavedState::load(&self.files, self.id) {
+            self.disk.restart(durable.offset);
             // Failing to truncate costs space until the session is opened again or expires.
             let _ = self.file.set_len(durable.offset);
             self.state = durable;
@@ -188,17 +173,19 @@ impl Ingest {
     /// Ends the session: verified content becomes visible under its digest, durably.
     pub(crate) fn commit(mut self, expected: Digest) -> Result<u64, Error> {
         let size = self.state.offset;
+        if let Err(error) = self.disk.flush() {
+            self.fall_back();
+            return Err(error);
+        }
         let actual = if self.state.digester.algorithm() == expected.algorithm() {
             self.state.digester.clone().finish()
         } else {
             self.rehash(expected.algorithm())?
         };
         if actual != expected {
-            let _ = self.finish_checkpoint();
             remove_folder(self.files.path())?;
             return Err(Error::digest_mismatch(expected, actual));
         }
-        self.finish_checkpoint()?;
         let data = self.files.data();
         self.file
             .set_permissions(Permissions::from_mode(0o444))
@@ -213,7 +200,7 @@ impl Ingest {
 
     /// Ends the session and forgets its bytes.
     pub(crate) fn cancel(mut self) -> Result<(), Error> {
-        let _ = self.finish_checkpoint();
+        self.disk.restart(0);
         remove_folder(self.files.path())
     }
 
@@ -221,18 +208,17 @@ impl Ingest {
     fn rehash(&mut self, algorithm: Algorithm) -> Result<Digest, Error> {
         let mut digester = Digester::new(algorithm);
         let mut buffer = vec![0; 1024 * 1024];
-        self.file
-            .seek(SeekFrom::Start(0))
-            .map_err(Error::storage("seek", self.files.data()))?;
+        let mut at = 0;
         loop {
             let count = self
                 .file
-                .read(&mut buffer)
+                .read_at(&mut buffer, at)
                 .map_err(Error::storage("read", self.files.data()))?;
             if count == 0 {
                 return Ok(digester.finish());
             }
             digester.update(&buffer[..count]);
+            at += count as u64;
         }
     }
 
@@ -244,17 +230,6 @@ impl Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        let _ = self.finish_checkpoint();
         self.stop_receiving();
     }
-}
-
-fn join(checkpoint: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
-    checkpoint.join().unwrap_or_else(|_| {
-        Err(Error::Storage {
-            action: "checkpoint",
-            path: "upload".into(),
-            source: std::io::Error::other("the checkpoint thread panicked"),
-        })
-    })
 }

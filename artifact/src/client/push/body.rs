@@ -1,13 +1,14 @@
 //! FileBody: a file as the body of one or more requests, each byte read and hashed once even when
 //! some are sent again.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::unfold;
 use tokio::sync::mpsc;
 
@@ -155,8 +156,9 @@ struct PieceReader {
 
 impl PieceReader {
     fn run(&self, mut offset: u64, sender: &mpsc::Sender<io::Result<Bytes>>) {
+        let mut sent = VecDeque::new();
         while offset < self.size {
-            let piece = match self.read(offset) {
+            let piece = match self.read(offset, reclaim(&mut sent)) {
                 Ok(piece) => piece,
                 Err(fault) => {
                     let told = io::Error::new(fault.kind(), fault.to_string());
@@ -167,17 +169,19 @@ impl PieceReader {
             };
             self.hash(offset, &piece);
             offset += piece.len() as u64;
+            let piece = piece.freeze();
+            sent.push_back(piece.clone());
             // The connection is gone: what was hashed stays hashed.
-            if sender.blocking_send(Ok(Bytes::from(piece))).is_err() {
+            if sender.blocking_send(Ok(piece)).is_err() {
                 return;
             }
             (self.progress.0)(offset);
         }
     }
 
-    fn read(&self, offset: u64) -> io::Result<Vec<u8>> {
+    fn read(&self, offset: u64, mut piece: BytesMut) -> io::Result<BytesMut> {
         let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
-        let mut piece = vec![0; left.min(PIECE_BYTES)];
+        piece.resize(left.min(PIECE_BYTES), 0);
         self.file
             .read_exact_at(&mut piece, offset)
             .map_err(|error| {
@@ -208,10 +212,20 @@ impl PieceReader {
             if until >= self.size {
                 return Ok(lock(&self.hashed).digester.clone().finish());
             }
-            let piece = self.read(until)?;
+            let piece = self.read(until, BytesMut::new())?;
             self.hash(until, &piece);
         }
     }
+}
+
+/// A piece that the connection is done with, to be filled again: new memory for each one would have
+/// to be cleared by the kernel first.
+fn reclaim(sent: &mut VecDeque<Bytes>) -> BytesMut {
+    if sent.len() <= PIECES_AHEAD {
+        return BytesMut::new();
+    }
+    let oldest = sent.pop_front().map(Bytes::try_into_mut);
+    oldest.and_then(Result::ok).unwrap_or_default()
 }
 
 fn lock(hashed: &Mutex<Hashed>) -> std::sync::MutexGuard<'_, Hashed> {

@@ -38,7 +38,7 @@ lint: ## formatting, clippy, docs, dependency rules, shell scripts
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --release --workspace --test peers -- -D warnings
 	$(CARGO) check --release -p artifact --no-default-features
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --document-private-items
 	$(CARGO) fetch --quiet --locked
 	cargo-deny --offline check licenses bans sources
 	shellcheck .ci/run $$(git ls-files '*.sh')

@@ -249,7 +249,7 @@ pub(crate) enum Output {
 pub(crate) struct PushArgs {
     /// A GGUF file, or a folder with a Modelfile
     pub(crate) path: PathBuf,
-    /// HOST[:PORT]/NAMESPACE/NAME[:TAG]
+    #[arg(help = "HOST[:PORT]/NAMESPACE/NAME[:TAG]")]
     pub(crate) reference: String,
     /// Speak plain HTTP to a registry that is not on this machine
     #[arg(long)]

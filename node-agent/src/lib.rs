@@ -1,7 +1,7 @@
 //! The node agent: pulls each model once per node into a cache that every pod and tool on the node
 //! reads.
 //!
-//! Reading order: [`app`](Config) puts the parts together; [`http`] is the API; a request becomes a
+//! Reading order: [`app`](Config) puts the parts together; `http` is the API; a request becomes a
 //! pull ([`Puller`]: resolve, plan, fetch, publish); the cache ([`NodeCache`]) keeps blobs, downloads
 //! in progress, views and the index, all below one folder laid out by [`artifact::layout`].
 //!

@@ -22,8 +22,8 @@ pub mod upstream;
 pub use command::{Finished, fixture, hayloft, hayloft_command, project_root, run};
 pub use cutting_proxy::CuttingProxy;
 pub use server::{Builder, Server};
-pub use terminal::Terminal;
 pub use small_disk::SmallDisk;
+pub use terminal::Terminal;
 
 /// A folder of its own for one test, removed when dropped.
 #[must_use]

@@ -55,7 +55,7 @@ run() {
   local status=0
   OCI_TLS=disabled OCI_REGISTRY=$address OCI_VERSION=$version OCI_RESULTS_DIR="$work/results-$version" \
     "$program" >"$work/report-$version" 2>&1 || status=$?
-  kill "$server" && wait "$server" || true
+  if kill "$server"; then wait "$server" || true; fi
   server=
   echo "== OCI_VERSION=$version"
   sed -n '/^OCI Conformance Result/,/^API conformance/p' "$work/report-$version" | sed '/^API conformance/d;/^$/d'

@@ -311,7 +311,12 @@ impl NodeCache {
     /// Removes what a killed process left half made.
     fn sweep_temporary(&self) -> Result<(), Error> {
         for (name, _) in self.0.ingest.entries()? {
-            if name.starts_with(TEMPORARY_PREFIX) {
+            // A map without its part belongs to a blob that was committed in the last instant.
+            let is_widowed = match name.strip_suffix(".map") {
+                Some(hex) => self.0.ingest.stat(&format!("{hex}.part"))?.is_none(),
+                None => false,
+            };
+            if name.starts_with(TEMPORARY_PREFIX) || is_widowed {
                 self.0.ingest.remove(&name)?;
             }
         }

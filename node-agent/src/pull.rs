@@ -138,7 +138,7 @@ impl Puller {
             reference: reference.clone(),
         });
         let registry = self.registry(request)?;
-        let resolved = match self.resolve(&registry).await {
+        let resolved = match self.resolve(&registry, cached.is_some()).await {
             Ok(resolved) => resolved,
             Err(Error::Registry(error)) if cached.is_some() && error.is_unreachable() => {
                 let note = format!("served from the cache as it is: {error}");
@@ -192,8 +192,9 @@ impl Puller {
         )?)
     }
 
-    /// The manifest: from the cache if it is named by its digest, else from the registry.
-    async fn resolve(&self, registry: &RegistryClient) -> Result<Resolved, Error> {
+    /// The manifest: from the cache if it is named by its digest, else from the registry. A busy
+    /// registry is asked again, unless the cache can serve meanwhile.
+    async fn resolve(&self, registry: &RegistryClient, is_cached: bool) -> Result<Resolved, Error> {
         if let Some(digest) = registry.reference().digest().copied() {
             let here = self
                 .cache
@@ -203,7 +204,21 @@ impl Puller {
                 return Ok(Resolved { manifest, digest });
             }
         }
-        Ok(registry.resolve().await?)
+        let mut delays = self.options.retry.delays();
+        loop {
+            let error = match registry.resolve().await {
+                Ok(resolved) => return Ok(resolved),
+                Err(error) => error,
+            };
+            let is_hopeless = is_cached || error.is_refused() || !error.is_retryable();
+            match delays.next() {
+                Some(delay) if !is_hopeless => {
+                    let asked = error.retry_after().unwrap_or_default();
+                    tokio::time::sleep(delay.max(asked)).await;
+                }
+                _ => return Err(error.into()),
+            }
+        }
     }
 
     async fn fetch_model(

@@ -152,6 +152,36 @@ async fn an_origin_that_is_busy_is_asked_again_and_not_for_ever() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_is_refused_for_a_moment_is_asked_for_again() {
+    let case = Case::with_weights(noise(MIB, 18)).await;
+    case.origin.refuse_manifests(503, 2);
+    case.assert_good().await;
+    case.origin.refuse_manifests(403, 1);
+    let error = case.ensure().await.unwrap_err();
+    assert_eq!(error.code(), AgentErrorCode::Denied, "{error}");
+    // What is here is served while the registry is down, without waiting for it.
+    case.origin.refuse_manifests(503, usize::MAX);
+    let before = case.origin.counts().manifests;
+    case.ensure().await.unwrap();
+    assert_eq!(case.origin.counts().manifests, before + 1);
+}
+
+#[tokio::test]
+async fn what_a_kill_left_beside_a_committed_blob_is_swept() {
+    let case = Case::with_weights(noise(MIB, 19)).await;
+    case.assert_good().await;
+    let layout = CacheLayout::new(case.folder.path());
+    let map = layout.ingest_map(&Digest::sha256(&case.weights));
+    std::fs::write(&map, b"left over").unwrap();
+    std::fs::write(layout.ingest().join(".tmp-1"), b"left over").unwrap();
+    drop(case.node);
+    LocalNode::open(Config::new(case.folder.path()))
+        .await
+        .unwrap();
+    assert_eq!(std::fs::read_dir(layout.ingest()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn an_origin_that_stalls_is_left_and_asked_for_the_rest() {
     let case = Case::with_weights(noise(3 * MIB, 10)).await;
     case.origin.set_fault_times(Fault::Stall, 2);

@@ -100,11 +100,21 @@ struct Inner {
     token: Option<String>,
     announced_digest: Option<String>,
     retry_after: Option<u64>,
+    /// Status of the answers to the next requests for manifests, and how many of them.
+    manifest_status: Option<(u16, usize)>,
 }
 
 impl State {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The status that stands in for the next manifest.
+    fn next_manifest_status(&self) -> Option<u16> {
+        let mut inner = self.lock();
+        let (status, left) = inner.manifest_status.as_mut()?;
+        *left = left.checked_sub(1)?;
+        Some(*status)
     }
 
     /// The fault for the next answer.
@@ -215,6 +225,11 @@ impl Upstream {
     /// Sends a `Retry-After` of so many seconds with [`Fault::Status`].
     pub fn set_retry_after(&self, seconds: u64) {
         self.state.lock().retry_after = Some(seconds);
+    }
+
+    /// Answers the next `answers` requests for manifests with a status and no manifest.
+    pub fn refuse_manifests(&self, status: u16, answers: usize) {
+        self.state.lock().manifest_status = Some((status, answers));
     }
 
     /// Announces this as the digest of every manifest.

@@ -238,6 +238,12 @@ impl Error {
         }
     }
 
+    /// Whether nothing listens at the address: asking again in a moment rarely helps.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Transport { source, .. } if source.is_connect())
+    }
+
     /// Whether the other side could not be reached at all, or did not keep the connection.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {

@@ -85,6 +85,9 @@ async fn manifest(
     name: &str,
 ) -> io::Result<After> {
     state.manifests.fetch_add(1, Ordering::SeqCst);
+    if let Some(status) = state.next_manifest_status() {
+        return send_small(stream, status, "", b"").await;
+    }
     let found = state.lock().manifests.get(name).cloned();
     let Some((media_type, body)) = found else {
         return send_small(

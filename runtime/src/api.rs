@@ -16,6 +16,7 @@ use axum::routing::get;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::app::Runtime;
@@ -34,6 +35,8 @@ pub(crate) fn router(runtime: Arc<Runtime>, origins: &[String], is_local: bool) 
         .fallback(ollama::unknown_path)
         .method_not_allowed_fallback(ollama::unknown_method)
         .with_state(runtime)
+        // Clients may send zstd, as Ollama allows; the limit of a body counts what it inflates to.
+        .layer(RequestDecompressionLayer::new())
         .layer(CatchPanicLayer::new())
         .layer(access::cross_origin(origins))
         .layer(TraceLayer::new_for_http());

@@ -27,6 +27,23 @@ async fn bodies_that_cannot_be_read_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bodies_may_be_compressed_and_count_as_what_they_inflate_to() {
+    let runtime = TestRuntime::start().await;
+    let post = async |body: &[u8]| {
+        let url = format!("{}/v1/chat/completions", runtime.base);
+        let packed = zstd::encode_all(body, 3).unwrap();
+        let request = runtime.client.post(url).header("Content-Encoding", "zstd");
+        request.body(packed).send().await.unwrap()
+    };
+    let mut chat = chat_body(QUESTION, false);
+    chat["temperature"] = json!(0);
+    let answer: Value = post(chat.to_string().as_bytes()).await.json().await.unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], ANSWER);
+    let bomb = vec![b' '; 64 * 1024 * 1024];
+    assert_eq!(post(&bomb).await.status(), 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn models_that_are_not_here_are_404() {
     let runtime = TestRuntime::start().await;
     for (path, mut body) in [

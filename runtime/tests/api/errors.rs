@@ -37,7 +37,11 @@ async fn bodies_may_be_compressed_and_count_as_what_they_inflate_to() {
     };
     let mut chat = chat_body(QUESTION, false);
     chat["temperature"] = json!(0);
-    let answer: Value = post(chat.to_string().as_bytes()).await.json().await.unwrap();
+    let answer: Value = post(chat.to_string().as_bytes())
+        .await
+        .json()
+        .await
+        .unwrap();
     assert_eq!(answer["choices"][0]["message"]["content"], ANSWER);
     let bomb = vec![b' '; 64 * 1024 * 1024];
     assert_eq!(post(&bomb).await.status(), 413);

@@ -16,6 +16,8 @@ pub(crate) mod memory;
 
 use std::fmt::Debug;
 use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use artifact::{Algorithm, Digest, Repository, Tag};
@@ -55,7 +57,14 @@ pub(crate) struct OpenBlob {
 #[derive(Debug)]
 pub(crate) enum BlobContent {
     /// A file of the local store.
-    File(File),
+    File {
+        /// The file.
+        file: File,
+        /// The same file, opened to be read around the page cache, if that makes sense.
+        direct: Option<File>,
+        /// Bytes of this blob that were sent lately, by whatever request.
+        served: Arc<AtomicU64>,
+    },
 }
 
 /// Content on its way in.

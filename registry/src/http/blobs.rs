@@ -1,5 +1,7 @@
 //! GET, HEAD and DELETE of a blob: end-2 and end-10.
 
+use std::sync::atomic::Ordering;
+
 use artifact::{Digest, Repository};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -95,7 +97,16 @@ pub(super) async fn dispatch(
 
 fn content(blob: OpenBlob, start: u64, end: u64) -> Body {
     match blob.content {
-        BlobContent::File(file) => Body::new(FileBody::new(file, start, end)),
+        BlobContent::File {
+            file,
+            direct,
+            served,
+        } => {
+            let served_before = served.fetch_add(end - start, Ordering::Relaxed);
+            let is_first_pass = served_before + (end - start) <= blob.size;
+            let direct = direct.filter(|_| is_first_pass);
+            Body::new(FileBody::new(file, direct, start, end))
+        }
     }
 }
 

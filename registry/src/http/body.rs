@@ -1,7 +1,10 @@
 //! The body of a blob download: a range of a file, read in large pieces as the client takes them.
 //!
 //! What the page cache holds is read in place (`RWF_NOWAIT`), which is faster than any thread hop;
-//! what it does not hold is read on a blocking thread, so that a slow disk stalls nobody else.
+//! what it does not hold is read on a blocking thread, so that a slow disk stalls nobody else. The
+//! first pass over a blob goes around the page cache, the next piece being read while one is sent:
+//! many blobs are pulled once per registry, and are larger than memory. Who reads a second time
+//! fills the cache.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -18,12 +21,16 @@ use tokio::task::JoinHandle;
 /// Bytes read at once from the page cache.
 const CACHED_PIECE: usize = 256 * 1024;
 /// Bytes read at once from the disk: larger, to make the hop to another thread worth it.
-const DISK_PIECE: usize = 1024 * 1024;
+const DISK_PIECE: usize = 512 * 1024;
+/// What `O_DIRECT` may want of addresses, offsets and lengths.
+const ALIGNMENT: usize = 4096;
 
 /// A range of a file as an HTTP body.
 #[derive(Debug)]
 pub(crate) struct FileBody {
     file: Arc<File>,
+    /// The same file, opened to go around the page cache.
+    direct: Option<Arc<File>>,
     at: u64,
     end: u64,
     spare: Arc<Spare>,
@@ -35,30 +42,62 @@ pub(crate) struct FileBody {
 #[derive(Debug, Default)]
 struct Spare(Mutex<Vec<Vec<u8>>>);
 
-impl Spare {
-    /// A buffer of at least `length` bytes, whatever they are.
-    fn take(&self, length: usize) -> Vec<u8> {
-        let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+/// Part of a buffer, which goes back when it has been sent.
+#[derive(Debug)]
+struct Piece {
+    buffer: Vec<u8>,
+    begin: usize,
+    length: usize,
+    spare: Arc<Spare>,
+}
+
+impl Piece {
+    /// `length` bytes, whatever they are, from a sent buffer or a new one.
+    fn new(spare: &Arc<Spare>, length: usize) -> Self {
+        let mut buffers = spare.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = buffers.pop().unwrap_or_default();
         drop(buffers);
         if buffer.len() < length {
             buffer.resize(length, 0);
         }
-        buffer
+        Self {
+            buffer,
+            begin: 0,
+            length,
+            spare: Arc::clone(spare),
+        }
     }
-}
 
-/// The first `length` bytes of a buffer, which goes back when they have been sent.
-#[derive(Debug)]
-struct Piece {
-    buffer: Vec<u8>,
-    length: usize,
-    spare: Arc<Spare>,
+    fn read_cached(file: &File, spare: &Arc<Spare>, at: u64, length: usize) -> io::Result<Self> {
+        let mut piece = Self::new(spare, length);
+        let mut slices = [IoSliceMut::new(&mut piece.buffer[..length])];
+        piece.length = rustix::io::preadv2(file, &mut slices, at, ReadWriteFlags::NOWAIT)?;
+        Ok(piece)
+    }
+
+    fn read(file: &File, spare: &Arc<Spare>, at: u64, length: usize) -> io::Result<Self> {
+        let mut piece = Self::new(spare, length);
+        piece.length = file.read_at(&mut piece.buffer[..length], at)?;
+        Ok(piece)
+    }
+
+    /// Reads the aligned stretch around the bytes wanted.
+    fn read_direct(file: &File, spare: &Arc<Spare>, at: u64, length: usize) -> io::Result<Self> {
+        let skip = usize::try_from(at % ALIGNMENT as u64).unwrap_or_default();
+        let stretch = (skip + length).next_multiple_of(ALIGNMENT);
+        let mut piece = Self::new(spare, stretch + ALIGNMENT);
+        let begin = piece.buffer.as_ptr().align_offset(ALIGNMENT);
+        let target = &mut piece.buffer[begin..begin + stretch];
+        let count = file.read_at(target, at - skip as u64)?;
+        piece.begin = begin + skip;
+        piece.length = count.saturating_sub(skip).min(length);
+        Ok(piece)
+    }
 }
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
-        &self.buffer[..self.length]
+        &self.buffer[self.begin..self.begin + self.length]
     }
 }
 
@@ -71,10 +110,12 @@ impl Drop for Piece {
 }
 
 impl FileBody {
-    /// The bytes from `at` up to `end`, which the file must have.
-    pub(crate) fn new(file: File, at: u64, end: u64) -> Self {
+    /// The bytes from `at` up to `end`, which the file must have; `direct` is the same file, if it
+    /// is to be read around the page cache where that does not hold it.
+    pub(crate) fn new(file: File, direct: Option<File>, at: u64, end: u64) -> Self {
         Self {
             file: Arc::new(file),
+            direct: direct.map(Arc::new),
             at,
             end,
             spare: Arc::default(),
@@ -82,42 +123,45 @@ impl FileBody {
         }
     }
 
-    fn piece_length(&self, most: usize) -> usize {
-        usize::try_from(self.end - self.at).map_or(most, |left| left.min(most))
+    fn left(&self) -> usize {
+        usize::try_from(self.end - self.at).unwrap_or(usize::MAX)
     }
 
     /// The next piece, if the page cache has it.
     fn read_cached(&self) -> Option<io::Result<Piece>> {
-        let mut piece = Piece {
-            length: self.piece_length(CACHED_PIECE),
-            buffer: self.spare.take(CACHED_PIECE),
-            spare: Arc::clone(&self.spare),
-        };
-        let mut slices = [IoSliceMut::new(&mut piece.buffer[..piece.length])];
-        let read = rustix::io::preadv2(&self.file, &mut slices, self.at, ReadWriteFlags::NOWAIT);
-        match read {
-            Ok(count) => {
-                piece.length = count;
-                Some(Ok(piece))
-            }
+        let length = self.left().min(CACHED_PIECE);
+        let read = Piece::read_cached(&self.file, &self.spare, self.at, length);
+        match &read {
             // Not cached, or a file system that cannot tell.
-            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => None,
-            Err(error) => Some(Err(error.into())),
+            Err(error)
+                if matches!(
+                    Errno::from_io_error(error),
+                    Some(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS)
+                ) =>
+            {
+                None
+            }
+            _ => Some(read),
         }
     }
 
     fn start_reading(&mut self) -> &mut JoinHandle<io::Result<Piece>> {
         let file = Arc::clone(&self.file);
+        let direct = self.direct.clone();
         let spare = Arc::clone(&self.spare);
-        let (at, length) = (self.at, self.piece_length(DISK_PIECE));
+        let at = self.at;
+        // Up to the next multiple, so that only the first piece begins unaligned.
+        let into = usize::try_from(at % DISK_PIECE as u64).unwrap_or_default();
+        let length = self.left().min(DISK_PIECE - into);
         self.reading.insert(tokio::task::spawn_blocking(move || {
-            let mut piece = Piece {
-                buffer: spare.take(length),
-                length,
-                spare,
-            };
-            piece.length = file.read_at(&mut piece.buffer[..length], at)?;
-            Ok(piece)
+            if let Some(direct) = direct {
+                match Piece::read_direct(&direct, &spare, at, length) {
+                    // The file system wants more than we align for.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                    read => return read,
+                }
+            }
+            Piece::read(&file, &spare, at, length)
         }))
     }
 
@@ -155,7 +199,13 @@ impl http_body::Body for FileBody {
         let read = ready!(Pin::new(reading).poll(context));
         body.reading = None;
         Poll::Ready(match read {
-            Ok(Ok(piece)) => body.advance(piece),
+            Ok(Ok(piece)) => {
+                let frame = body.advance(piece);
+                if body.direct.is_some() && body.at < body.end {
+                    body.start_reading();
+                }
+                frame
+            }
             Ok(Err(error)) => Some(Err(error)),
             Err(error) => Some(Err(io::Error::other(error))),
         })
@@ -174,10 +224,11 @@ impl http_body::Body for FileBody {
 #[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use std::io::Write;
+    use std::sync::Arc;
 
     use http_body_util::BodyExt;
 
-    use crate::http::body::FileBody;
+    use crate::http::body::{FileBody, Piece};
 
     #[tokio::test]
     async fn a_range_of_a_file_comes_out_whole() {
@@ -185,10 +236,31 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         for (start, end) in [(0, content.len()), (1, 2), (700_001, 5_000_003), (7, 7)] {
-            let copy = file.try_clone().unwrap();
-            let body = FileBody::new(copy, start as u64, end as u64);
-            let bytes = body.collect().await.unwrap().to_bytes();
-            assert!(bytes == content[start..end], "{start}..{end}");
+            for is_direct in [false, true] {
+                let direct = is_direct.then(|| file.try_clone().unwrap());
+                let copy = file.try_clone().unwrap();
+                let body = FileBody::new(copy, direct, start as u64, end as u64);
+                let bytes = body.collect().await.unwrap().to_bytes();
+                assert!(bytes == content[start..end], "{start}..{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_read_around_the_cache_are_the_bytes_asked_for() {
+        let content: Vec<u8> = (0..300_001_u32).flat_map(u32::to_le_bytes).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let spare = Arc::default();
+        for (at, length) in [
+            (0, 4096),
+            (1, 1),
+            (4095, 2),
+            (700_001, 300_000),
+            (1_199_990, 14),
+        ] {
+            let piece = Piece::read_direct(&file, &spare, at as u64, length).unwrap();
+            assert!(piece.as_ref() == &content[at..at + length], "{at} {length}");
         }
     }
 
@@ -196,6 +268,6 @@ mod tests {
     async fn a_file_that_is_too_short_is_an_error_not_a_short_body() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"short").unwrap();
-        assert!(FileBody::new(file, 0, 100).collect().await.is_err());
+        assert!(FileBody::new(file, None, 0, 100).collect().await.is_err());
     }
 }

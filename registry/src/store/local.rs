@@ -9,7 +9,7 @@ mod session;
 mod state;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,7 +37,14 @@ pub(crate) struct LocalStore {
     /// Sessions met since the start. A plain mutex: it is held for look-ups only, never across
     /// an await or a file operation.
     sessions: Mutex<HashMap<Uuid, Arc<Shared>>>,
+    /// Bytes sent of blobs that were opened lately.
+    served: Mutex<HashMap<Digest, Arc<AtomicU64>>>,
 }
+
+/// Blobs from this size on are read around the page cache the first time.
+const DIRECT_BYTES: u64 = 8 * 1024 * 1024;
+/// How many blobs `served` remembers before it starts anew.
+const SERVED_BLOBS: usize = 4096;
 
 /// What several requests for one session share.
 #[derive(Debug, Default)]
@@ -71,6 +78,7 @@ impl LocalStore {
             folder,
             max_uploads,
             sessions: Mutex::default(),
+            served: Mutex::default(),
         })
     }
 
@@ -89,6 +97,14 @@ impl LocalStore {
             })
         });
         Ok(Arc::clone(shared))
+    }
+
+    fn served(&self, digest: &Digest) -> Arc<AtomicU64> {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        if served.len() >= SERVED_BLOBS && !served.contains_key(digest) {
+            served.clear();
+        }
+        Arc::clone(served.entry(*digest).or_default())
     }
 
     /// Sessions that ended leave the map, so that it does not grow for ever.
@@ -116,17 +132,27 @@ impl BlobStore for LocalStore {
 
     fn open<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<OpenBlob>, Error>> {
         let path = self.folder.blob(digest);
+        let served = self.served(digest);
         blocking(move || {
             let Some(file) = open_if_present(&path)? else {
                 return Ok(None);
             };
             let size = file
                 .metadata()
-                .map_err(Error::storage("look at", path))?
+                .map_err(Error::storage("look at", &path))?
                 .len();
+            let direct = if size >= DIRECT_BYTES {
+                disk::open_direct(OpenOptions::new().read(true), &path)
+            } else {
+                None
+            };
             Ok(Some(OpenBlob {
                 size,
-                content: BlobContent::File(file),
+                content: BlobContent::File {
+                    file,
+                    direct,
+                    served,
+                },
             }))
         })
         .boxed()

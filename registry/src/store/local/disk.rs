@@ -26,7 +26,7 @@ const ALIGNMENT: usize = 4096;
 const BLOCKS: usize = 4;
 
 /// What is done on the writing thread once a block and everything before it is written.
-type Then = Box<dyn FnOnce(&File) -> Result<(), Error> + Send>;
+pub(crate) type Then = Box<dyn FnOnce(&File) -> Result<(), Error> + Send>;
 
 /// Memory that begins at a multiple of [`ALIGNMENT`].
 #[derive(Debug)]
@@ -191,7 +191,7 @@ fn write_blocks(
     blocks: &Receiver<Block>,
     give_back: &Sender<Aligned>,
 ) -> Result<(), Error> {
-    let mut direct = open_direct(path);
+    let mut direct = open_direct(OpenOptions::new().write(true), path);
     for block in blocks {
         let bytes = block.buffer.bytes(block.length);
         let is_aligned = block.at % ALIGNMENT as u64 == 0 && block.length.is_multiple_of(ALIGNMENT);
@@ -215,13 +215,10 @@ fn write_blocks(
     Ok(())
 }
 
-fn open_direct(path: &Path) -> Option<File> {
+/// Opens a file to go around the page cache; `None` where the file system does not do that.
+pub(super) fn open_direct(options: &mut OpenOptions, path: &Path) -> Option<File> {
     let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
-    OpenOptions::new()
-        .write(true)
-        .custom_flags(flags)
-        .open(path)
-        .ok()
+    options.custom_flags(flags).open(path).ok()
 }
 
 /// Why the thread ended before it was told to.

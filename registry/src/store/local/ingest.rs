@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::store::key::{DataFolder, UploadFolder};
-use crate::store::local::disk::DiskWriter;
+use crate::store::local::disk::{DiskWriter, Then};
 use crate::store::local::state::SavedState;
 use crate::store::local::{Shared, remove_folder, rename_durably, unknown};
 
@@ -108,7 +108,7 @@ impl Ingest {
     }
 
     /// What saves the state as of now, if it is time for that, once the bytes so far are written.
-    fn due_checkpoint(&mut self) -> Option<Box<dyn FnOnce(&File) -> Result<(), Error> + Send>> {
+    fn due_checkpoint(&mut self) -> Option<Then> {
         if self.state.offset - self.checkpointed < CHECKPOINT_BYTES {
             return None;
         }

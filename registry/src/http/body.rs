@@ -1,8 +1,8 @@
 //! The body of a blob download: a range of a file, read in large pieces as the client takes them.
 //!
 //! What the page cache holds is read in place (`RWF_NOWAIT`), which is faster than any thread hop;
-//! what it does not hold is read on a blocking thread, so that a slow disk stalls nobody else. The
-//! first pass over a blob goes around the page cache, the next piece being read while one is sent:
+//! what it does not hold is read on a blocking thread, so that a slow disk stalls nobody else, the
+//! next piece being read while one is sent. The first pass over a blob goes around the page cache:
 //! many blobs are pulled once per registry, and are larger than memory. Who reads a second time
 //! fills the cache.
 
@@ -201,7 +201,7 @@ impl http_body::Body for FileBody {
         Poll::Ready(match read {
             Ok(Ok(piece)) => {
                 let frame = body.advance(piece);
-                if body.direct.is_some() && body.at < body.end {
+                if body.at < body.end {
                     body.start_reading();
                 }
                 frame

@@ -113,6 +113,30 @@ fn a_modelfile_that_names_no_file_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn damaged_model_files_are_refused_before_anything_is_sent() {
+    let whole = std::fs::read(model()).unwrap();
+    let mut too_many_tensors = whole.clone();
+    too_many_tensors[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+    let mut endless_key = whole.clone();
+    endless_key[24..32].copy_from_slice(&(u64::MAX - 7).to_le_bytes());
+    let folder = tests::scratch();
+    for (name, bytes) in [
+        ("empty", &[][..]),
+        ("cut-in-the-header", &whole[..1000]),
+        ("cut-in-the-weights", &whole[..whole.len() - 10]),
+        ("too-many-tensors", &too_many_tensors),
+        ("endless-key", &endless_key),
+    ] {
+        let path = folder.path().join(format!("{name}.gguf"));
+        std::fs::write(&path, bytes).unwrap();
+        // Nobody listens there: an attempt to send would say so instead.
+        let message = hayloft(&["push", path.to_str().unwrap(), "127.0.0.1:1/demo/x"]).failed();
+        assert!(message.contains("is not a GGUF file"), "{name}: {message}");
+        assert_eq!(message.lines().count(), 1, "{name}: {message}");
+    }
+}
+
+#[test]
 fn a_question_can_come_through_a_pipe() {
     let server = Server::all().start();
     let reference = format!("{}/demo/hay-tiny", server.address_of("registry"));

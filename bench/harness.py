@@ -284,7 +284,12 @@ def interleaved(rounds, *sides):
 
 def machine():
     memory = int(re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text())[1])
-    return {"cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory / MIB, 1)}
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory / MIB, 1),
+        # Above the number of cores: something else was running, and only the ratio says much.
+        "load": round(os.getloadavg()[0], 1),
+    }
 
 
 def commit():

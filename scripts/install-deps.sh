@@ -73,9 +73,11 @@ choose_packages() {
     want python3-venv has_venv
     want curl has_command curl
     want skopeo has_command skopeo
-    want jq has_command jq
+    want docker-registry has_command docker-registry
     want shellcheck has_command shellcheck
     want util-linux has_command unshare
+    want mount has_command mount
+    want bsdutils has_command script
     ;;
   bench)
     want python3 has_command python3
@@ -103,7 +105,7 @@ install_packages() {
   as_root apt-get update -qq
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
   # Debian starts docker-registry on port 5000, which is the port of Hayloft's
-  # own registry; the measurements start their own copy on a free port.
+  # own registry; tests and measurements start their own copy on a free port.
   if [[ " ${missing[*]} " == *" docker-registry "* ]] && [ -d /run/systemd/system ]; then
     as_root systemctl disable --now docker-registry
   fi

@@ -8,7 +8,7 @@ use std::process::Command;
 use artifact::Digest;
 use bytes::Bytes;
 use reqwest::StatusCode;
-use tests::{Server, eventually, hayloft, run, scratch};
+use tests::{Server, SmallDisk, eventually, hayloft, run, scratch};
 
 use crate::registry_support::{Api, error_code, fed_body, header, image, noise, raw};
 
@@ -401,35 +401,10 @@ async fn two_registries_cannot_use_one_folder() {
     assert!(second.contains("in use"), "{second}");
 }
 
-/// A small file system of its own, gone with the value.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(megabytes: usize) -> Self {
-        let folder = scratch();
-        let size = format!("size={megabytes}m");
-        let mounted = run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(folder.path()));
-        assert_eq!(
-            mounted.code, 0,
-            "this test mounts a small disk, which takes root: {}",
-            mounted.stderr
-        );
-        Self(folder)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = run(Command::new("umount").arg("--lazy").arg(self.0.path()));
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_refuses_the_push_keeps_the_rest_and_lets_it_go_on_later() {
     let disk = SmallDisk::mount(48);
-    let data = disk.0.path();
+    let data = disk.path();
     let api = Api::on(Server::registry().data(data).start());
     let _ = api.push_image("a", "kept", b"layer").await;
     let filler = data.join("filler");
@@ -475,7 +450,7 @@ async fn a_full_disk_refuses_the_push_keeps_the_rest_and_lets_it_go_on_later() {
 #[tokio::test]
 async fn a_disk_without_room_for_records_refuses_the_manifest() {
     let disk = SmallDisk::mount(16);
-    let data = disk.0.path();
+    let data = disk.path();
     let api = Api::on(Server::registry().data(data).start());
     let digest = api.push_image("a", "kept", b"layer").await;
     let manifest = image(&[b"layer", b"layer"]);

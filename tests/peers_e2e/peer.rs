@@ -73,9 +73,7 @@ impl PeerServer {
 impl Drop for PeerServer {
     /// Asks first: Ollama takes its engine process along only when it may end by itself.
     fn drop(&mut self) {
-        let _ = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status();
+        let _ = tests::ask_to_end(self.child.id());
         let deadline = Instant::now() + Duration::from_secs(10);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             #[expect(

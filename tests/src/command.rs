@@ -121,3 +121,11 @@ pub fn run(command: &mut Command) -> Finished {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
+
+/// Asks a process to end, as `kill` does; false when there is none. The shell has that command
+/// built in: the program of its name is not on every machine.
+#[must_use]
+pub fn ask_to_end(process: u32) -> bool {
+    let line = format!("kill {process}");
+    run(Command::new("sh").args(["-c", &line])).code == 0
+}

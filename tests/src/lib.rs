@@ -19,7 +19,7 @@ mod small_disk;
 mod terminal;
 pub mod upstream;
 
-pub use command::{Finished, fixture, hayloft, hayloft_command, project_root, run};
+pub use command::{Finished, ask_to_end, fixture, hayloft, hayloft_command, project_root, run};
 pub use cutting_proxy::CuttingProxy;
 pub use server::{Builder, Server};
 pub use small_disk::SmallDisk;

@@ -225,8 +225,7 @@ impl Server {
     /// # Panics
     /// When it cannot be signalled.
     pub fn terminate(&mut self) -> Option<i32> {
-        let signal = crate::run(std::process::Command::new("kill").arg(self.id().to_string()));
-        assert_eq!(signal.code, 0, "{}", signal.stderr);
+        assert!(crate::ask_to_end(self.id()), "the server is gone already");
         self.child
             .wait()
             .expect("the server can be waited for")

@@ -70,7 +70,7 @@ impl Package {
         let (part, header) = weights(path)?;
         Ok(Self {
             parts: vec![part],
-            facts: facts(&header),
+            facts: ModelFacts::from(&header),
         })
     }
 
@@ -107,7 +107,7 @@ impl Package {
             })?;
             part.name = layer_name(&part.name, &header, is_adapter);
             if model_facts.is_none() && !is_adapter {
-                model_facts = Some(facts(&header));
+                model_facts = Some(ModelFacts::from(&header));
             }
             // The name in the pushed Modelfile is the one in the manifest, not a path of this machine.
             instructions.push(rebuilt(format!("./{}", part.name)));
@@ -164,17 +164,6 @@ fn layer_name(name: &str, header: &Header, is_adapter: bool) -> String {
         format!("adapter-{name}")
     } else {
         name.to_owned()
-    }
-}
-
-fn facts(header: &Header) -> ModelFacts {
-    ModelFacts {
-        architecture: header.architecture().map(str::to_owned),
-        parameter_size: header.parameter_size(),
-        quantisation: header.quantisation().map(str::to_owned),
-        name: header.name().map(str::to_owned),
-        context_length: header.context_length(),
-        embedding_length: header.embedding_length(),
     }
 }
 

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use artifact::Digest;
 use serde_json::Value;
+use tests::upstream::noise;
 use tests::{run, scratch};
 
-use crate::registry_support::{Api, header, noise};
+use crate::registry_support::{Api, header};
 
 fn skopeo(arguments: &[&str]) -> String {
     run(Command::new("skopeo").args(arguments)).succeeded()

@@ -4,8 +4,10 @@ use artifact::Digest;
 use reqwest::StatusCode;
 use serde_json::json;
 
+use tests::upstream::noise;
+
 use crate::registry_support::{
-    Api, OCI_INDEX, OCI_MANIFEST, descriptor, error_code, header, image, noise, raw, raw_get,
+    Api, OCI_INDEX, OCI_MANIFEST, descriptor, error_code, header, image, raw, raw_get,
 };
 
 #[tokio::test]

@@ -8,9 +8,10 @@ use std::process::Command;
 use artifact::Digest;
 use bytes::Bytes;
 use reqwest::StatusCode;
+use tests::upstream::noise;
 use tests::{Server, SmallDisk, eventually, hayloft, run, scratch};
 
-use crate::registry_support::{Api, error_code, fed_body, header, image, noise, raw};
+use crate::registry_support::{Api, error_code, fed_body, header, image, raw};
 
 #[tokio::test]
 async fn a_wrong_digest_is_refused_in_every_form_and_nothing_becomes_visible() {

@@ -3,7 +3,9 @@
 use artifact::Digest;
 use reqwest::StatusCode;
 
-use crate::registry_support::{Api, OCI_MANIFEST, error_code, header, image, noise};
+use tests::upstream::noise;
+
+use crate::registry_support::{Api, OCI_MANIFEST, error_code, header, image};
 
 #[tokio::test]
 async fn pulling_manifests_gives_the_exact_bytes_by_tag_and_by_digest() {

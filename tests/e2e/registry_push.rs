@@ -5,8 +5,10 @@ use bytes::Bytes;
 use reqwest::StatusCode;
 use serde_json::json;
 
+use tests::upstream::noise;
+
 use crate::registry_support::{
-    Api, OCI_INDEX, OCI_MANIFEST, descriptor, error_code, fed_body, header, image, noise,
+    Api, OCI_INDEX, OCI_MANIFEST, descriptor, error_code, fed_body, header, image,
 };
 
 #[tokio::test]

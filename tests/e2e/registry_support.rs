@@ -162,20 +162,6 @@ pub(crate) fn image(layers: &[&[u8]]) -> Value {
     })
 }
 
-/// `length` bytes that do not repeat, the same for the same seed.
-pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
 /// A request body that the test feeds piece by piece.
 pub(crate) fn fed_body() -> (tokio::sync::mpsc::Sender<Bytes>, reqwest::Body) {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(4);

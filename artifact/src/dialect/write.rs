@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::digest::Digest;
+use crate::gguf::Header;
 use crate::manifest::Descriptor;
 use crate::media_type::{self, modelpack, ollama};
 
@@ -51,6 +52,19 @@ pub struct ModelFacts {
     pub context_length: Option<u64>,
     /// Embedding length.
     pub embedding_length: Option<u64>,
+}
+
+impl From<&Header> for ModelFacts {
+    fn from(header: &Header) -> Self {
+        Self {
+            architecture: header.architecture().map(str::to_owned),
+            parameter_size: header.parameter_size(),
+            quantisation: header.quantisation().map(str::to_owned),
+            name: header.name().map(str::to_owned),
+            context_length: header.context_length(),
+            embedding_length: header.embedding_length(),
+        }
+    }
 }
 
 /// Config and manifest of a model in ModelPack form. `layers` carry their file names in the

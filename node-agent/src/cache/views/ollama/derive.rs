@@ -50,7 +50,8 @@ pub(in crate::cache) fn derive(
         builder.add(cache, layer)?;
     }
     let (layers, documents) = builder.finish();
-    let (config, derived) = ollama_manifest(&layers, &facts_of(builder.header.as_ref()));
+    let facts = builder.header.as_ref().map(ModelFacts::from);
+    let (config, derived) = ollama_manifest(&layers, &facts.unwrap_or_default());
     for document in documents.iter().chain([&config, &derived]) {
         cache.store_document(&document.digest, &document.bytes)?;
     }
@@ -215,19 +216,5 @@ fn descriptor_of(document: &Document) -> Descriptor {
         artifact_type: None,
         annotations: BTreeMap::new(),
         is_foreign: false,
-    }
-}
-
-fn facts_of(header: Option<&Header>) -> ModelFacts {
-    let Some(header) = header else {
-        return ModelFacts::default();
-    };
-    ModelFacts {
-        architecture: header.architecture().map(str::to_owned),
-        parameter_size: header.parameter_size(),
-        quantisation: header.quantisation().map(str::to_owned),
-        name: header.name().map(str::to_owned),
-        context_length: header.context_length(),
-        embedding_length: header.embedding_length(),
     }
 }

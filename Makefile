@@ -46,7 +46,9 @@ lint: ## formatting, clippy, docs, dependency rules, shell scripts
 .PHONY: test
 test: lint ## lint, then every test that needs only Debian, PyPI and Rust packages
 	scripts/fetch-ggufs.sh
-	$(CARGO) build --release
+	# The binary and the tests in one go: built apart, their dependencies would be compiled
+	# twice, with two sets of features.
+	$(CARGO) build --release --workspace --all-targets
 	$(CARGO) test --release --workspace --doc
 	$(CARGO) test --release --workspace --tests
 
@@ -54,7 +56,7 @@ test: lint ## lint, then every test that needs only Debian, PyPI and Rust packag
 test-peers: ## tests against peers that are built first: crane, regctl, helm, oras, distribution, Ollama
 	scripts/install-deps.sh peers
 	scripts/build-peers.sh
-	$(CARGO) build --release
+	$(CARGO) build --release --workspace --all-targets
 	$(CARGO) test --release --workspace --test peers
 
 .PHONY: conformance

@@ -16,7 +16,9 @@ impl DataArgs {
     /// The data folder: the flag, else `hayloft` in the XDG data folder.
     pub(crate) fn folder(&self) -> Result<PathBuf> {
         if let Some(folder) = &self.data {
-            return Ok(folder.clone());
+            // Absolute, since the socket below it is named in a URL.
+            return std::path::absolute(folder)
+                .with_context(|| format!("--data {}", folder.display()));
         }
         let xdg = std::env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty());
         let base = match xdg {
@@ -51,8 +53,20 @@ pub(crate) async fn agent(args: &AgentArgs, data: &DataArgs) -> Result<Option<Ag
     if !answers(&socket).await {
         return Ok(None);
     }
-    let url = format!("unix://{}", socket.display());
-    Ok(Some(AgentClient::open(&url)?))
+    Ok(Some(AgentClient::open(&socket_url(&socket))?))
+}
+
+/// The agent that the runtime asks: the one named, else the one of the same data folder, which
+/// may come and go.
+pub(crate) fn agent_of_runtime(args: &AgentArgs, data: &DataArgs) -> Result<String> {
+    match &args.agent {
+        Some(url) => Ok(url.clone()),
+        None => Ok(socket_url(&CacheLayout::new(data.cache()?).socket())),
+    }
+}
+
+fn socket_url(socket: &Path) -> String {
+    format!("unix://{}", socket.display())
 }
 
 async fn answers(socket: &Path) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tests::{Server, fixture, hayloft};
+use tests::{Server, fixture, hayloft, hayloft_command, run};
 
 /// Question and exact greedy answer.
 fn answers() -> HashMap<String, String> {
@@ -98,4 +98,38 @@ fn errors_are_one_line_that_says_what_to_do() {
         assert_eq!(lines.len(), 1, "{arguments:?}: {message}");
         assert!(lines[0].contains(wanted), "{arguments:?}: {message}");
     }
+}
+
+#[tokio::test]
+async fn roles_and_verbs_on_one_data_folder_find_each_other() {
+    let registry = Server::registry().start();
+    let reference = format!("{}/demo/hay-tiny", registry.address());
+    let model = fixture("hay-tiny-q8_0.gguf");
+    let _ = hayloft(&["push", model.to_str().unwrap(), &reference]).succeeded();
+    let folder = tests::scratch();
+    let runtime = Server::runtime().data(folder.path()).start();
+    let agent = Server::agent().data(folder.path()).start();
+    let socket = folder.path().join("cache/agent.sock");
+    tests::eventually("the agent's socket", 20, async || {
+        socket.exists().then_some(())
+    })
+    .await;
+    // Through the runtime, which finds the agent by the socket.
+    let url = runtime.url();
+    let said = hayloft(&[
+        "run",
+        &reference,
+        "Hello",
+        "--runtime",
+        &url,
+        "--temperature",
+        "0",
+    ]);
+    assert_eq!(said.succeeded().trim(), "Hello! How can I help you today?");
+    // A verb in that folder, told of it by a relative path.
+    let mut list = hayloft_command(["list", "--data", ".", "-o", "json"]);
+    let listed = run(list.current_dir(folder.path())).succeeded();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["reference"], format!("{reference}:latest"));
+    drop(agent);
 }

@@ -64,7 +64,8 @@ pub(crate) async fn agent(args: &RoleArgs) -> Result<()> {
 
 pub(crate) async fn runtime(args: RuntimeArgs) -> Result<()> {
     let listener = bind("runtime", endpoint::runtime_listen(args.listen)?).await?;
-    let config = runtime_config(args.data.cache()?, args.agent.agent, args.models);
+    let agent = endpoint::agent_of_runtime(&args.agent, &args.data)?;
+    let config = runtime_config(args.data.cache()?, Some(agent), args.models);
     say("runtime", &listener)?;
     let stop = Stop::on_signal()?;
     runtime::serve(config, listener, stop.wait())

@@ -11,7 +11,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(
     name = "hayloft",
     version,
-    about,
     propagate_version = true,
     max_term_width = 100
 )]

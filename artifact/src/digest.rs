@@ -311,7 +311,7 @@ impl Digester {
 }
 
 /// At most 80 characters of a text from outside, for an error message.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(80).collect()
 }
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::digest::{Digest, InvalidDigest};
+use crate::digest::{Digest, InvalidDigest, shown};
 
 /// The registry meant when a reference names none.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
@@ -381,11 +381,6 @@ impl fmt::Display for Tag {
 text_type!(Reference);
 text_type!(Repository);
 text_type!(Tag);
-
-/// At most 80 characters of a text from outside, for an error message.
-fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
-}
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]

@@ -27,7 +27,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let mut conversation = Conversation::new(client, &args)?;
     let prompt = args.prompt.join(" ");
     if !prompt.is_empty() {
-        return conversation.ask_once(&prompt).await;
+        return conversation.ask(&prompt).await;
     }
     if std::io::stdin().is_terminal() {
         return interact(&mut conversation, &args.reference).await;
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     if piped.trim().is_empty() {
         bail!("no question: give one after the model's name, or on standard input");
     }
-    conversation.ask_once(piped.trim_end()).await
+    conversation.ask(piped.trim_end()).await
 }
 
 /// Pulls the model through the runtime when it is not on this node.
@@ -163,10 +163,6 @@ impl Conversation {
 
     fn forget(&mut self) {
         self.messages.retain(|message| message["role"] == "system");
-    }
-
-    async fn ask_once(&mut self, question: &str) -> Result<()> {
-        self.ask(question).await
     }
 
     /// Asks, prints the answer as it comes, and keeps both. Ctrl-C stops the answer: dropping the

@@ -1,13 +1,12 @@
 //! The composition root: configuration, stores, services, tasks and server, from top to bottom.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
-use url::Url;
 
+use crate::config::Config;
 use crate::error::Error;
 use crate::http;
 use crate::index_state;
@@ -16,45 +15,6 @@ use crate::store::key::DataFolder;
 use crate::store::local::LocalStore;
 use crate::store::records::Records;
 use crate::tasks;
-
-/// What a registry needs to know.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The folder of everything it stores; created if absent.
-    pub data: PathBuf,
-    /// Largest blob accepted, in bytes; `None` for no limit but the disk.
-    pub max_blob_bytes: Option<u64>,
-    /// An upload session without progress for this long is removed. Default: a week.
-    pub upload_expiry: Duration,
-    /// Upload sessions open at once. Default: 10,000.
-    pub max_uploads: usize,
-    /// The address under which clients reach the registry, for absolute `Location` headers.
-    /// Default: what the request's `Host` says.
-    pub external_url: Option<Url>,
-}
-
-impl Config {
-    /// The defaults, with everything stored in `data`.
-    #[must_use]
-    pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self {
-            data: data.into(),
-            ..Self::default()
-        }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            data: PathBuf::from("registry"),
-            max_blob_bytes: None,
-            upload_expiry: Duration::from_secs(7 * 24 * 3600),
-            max_uploads: 10_000,
-            external_url: None,
-        }
-    }
-}
 
 /// Runs a registry on `listener` until `shutdown` completes.
 ///

@@ -7,6 +7,7 @@
 //! (`index_state`). `app` puts it all together.
 
 mod app;
+mod config;
 mod error;
 mod http;
 mod index_state;
@@ -14,7 +15,10 @@ mod service;
 mod store;
 mod tasks;
 
-pub use app::{Config, serve};
+pub use app::serve;
+pub use config::{
+    Bucket, Collection, Config, Index, Limits, RetentionRule, Secret, Storage, TlsFiles,
+};
 pub use error::Error;
 pub use index_state::{ReindexProgress, ReindexSummary, reindex};
 pub use store::key::RecordKey;

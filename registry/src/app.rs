@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::http;
 use crate::index_state;
+use crate::metrics::Metrics;
 use crate::service::Registry;
 use crate::store::key::DataFolder;
 use crate::store::local::LocalStore;
@@ -40,7 +41,8 @@ pub async fn serve(
         config.max_blob_bytes,
     ));
     let sweeper = tasks::start_sweeper(Arc::clone(&registry), config.upload_expiry);
-    let router = http::router(Arc::clone(&registry), config.external_url);
+    let metrics = Metrics::new();
+    let router = http::router(Arc::clone(&registry), config.external_url, metrics.clone());
     let served = http::server::serve(router, listener, shutdown).await;
     sweeper.abort();
     if registry.close().await {

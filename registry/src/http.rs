@@ -7,18 +7,18 @@ mod endpoint;
 mod error;
 mod listings;
 mod manifests;
+mod metrics;
 mod query;
 mod range;
 pub(crate) mod server;
 mod uploads;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use artifact::{Digest, Repository};
 use axum::Router;
 use axum::extract::{Request, State as Extracted};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::header::HeaderName;
@@ -30,6 +30,8 @@ use crate::error::Error;
 use crate::http::access::{Access, OpenPolicy, Policy};
 use crate::http::endpoint::Endpoint;
 use crate::http::error::Failure;
+use crate::metrics::Metrics;
+use crate::metrics::labels::Route;
 use crate::service::Registry;
 
 /// Names the digest of what is answered.
@@ -43,23 +45,33 @@ pub(crate) struct State {
     registry: Arc<Registry>,
     policy: Arc<dyn Policy>,
     external_url: Option<Url>,
+    metrics: Metrics,
 }
 
 /// The whole HTTP service.
-pub(crate) fn router(registry: Arc<Registry>, external_url: Option<Url>) -> Router {
+pub(crate) fn router(
+    registry: Arc<Registry>,
+    external_url: Option<Url>,
+    metrics: Metrics,
+) -> Router {
     let state = State {
         registry,
         policy: Arc::new(OpenPolicy),
         external_url,
+        metrics: metrics.clone(),
     };
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
+        .route(
+            "/metrics",
+            get(|state: Extracted<State>| async move { metrics::page(&state.metrics) }),
+        )
         .route("/v2", any(api))
         .route("/v2/", any(api))
         .route("/v2/{*path}", any(api))
         .fallback(|| async { Failure::NoSuchPath.into_response() })
-        .layer(middleware::from_fn(note))
+        .layer(middleware::from_fn_with_state(metrics, metrics::observe))
         .with_state(state)
 }
 
@@ -84,6 +96,9 @@ async fn api(Extracted(state): Extracted<State>, request: Request) -> Response {
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(API_VERSION, version);
+    if let Some(Ok(endpoint)) = Endpoint::parse(parts.uri.path()) {
+        response.extensions_mut().insert(Route::of(&endpoint));
+    }
     response
 }
 
@@ -135,23 +150,6 @@ fn refuse(state: &State, parts: &Parts, failure: Failure) -> Response {
         }
         _ => response,
     }
-}
-
-/// The access log: one line per request, when its answer begins.
-async fn note(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let began = Instant::now();
-    let response = next.run(request).await;
-    tracing::info!(
-        target: "registry::access",
-        method = %method,
-        path,
-        status = response.status().as_u16(),
-        elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "request"
-    );
-    response
 }
 
 /// The address under which the client reaches this registry: as configured, else as the client

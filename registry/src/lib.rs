@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod http;
 mod index_state;
+mod metrics;
 mod service;
 mod store;
 mod tasks;

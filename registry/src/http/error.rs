@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::error::Error;
+use crate::metrics::labels::Fault;
 
 /// Why a request is refused: by the rules of HTTP, or by the registry.
 #[derive(Debug)]
@@ -117,7 +118,9 @@ fn refuse(error: &Error) -> Response {
         Error::Closing => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
         Error::StorageFull { .. } => {
             log(error);
-            (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)
+            let status = StatusCode::INSUFFICIENT_STORAGE;
+            let response = answer(status, ErrorCode::Unknown, error.to_string());
+            return with_fault(response, Fault::StorageFull);
         }
         Error::Storage { .. }
         | Error::Record { .. }
@@ -128,11 +131,12 @@ fn refuse(error: &Error) -> Response {
         | Error::Listen(_) => {
             log(error);
             // Paths and causes are for the log; the caller learns that it was not their doing.
-            return answer(
+            let response = answer(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 ErrorCode::Unknown,
                 "the registry failed; its log says why".to_owned(),
             );
+            return with_fault(response, part_of(error));
         }
     };
     answer(status, code, error.to_string())
@@ -160,6 +164,23 @@ fn with_header(mut response: Response, name: header::HeaderName, value: &'static
         .headers_mut()
         .insert(name, HeaderValue::from_static(value));
     response
+}
+
+/// Tells the metrics what failed.
+fn with_fault(mut response: Response, fault: Fault) -> Response {
+    response.extensions_mut().insert(fault);
+    response
+}
+
+/// The part of the registry that an internal error comes from.
+fn part_of(error: &Error) -> Fault {
+    match error {
+        Error::Storage { .. } | Error::Record { .. } | Error::DamagedRecord { .. } => {
+            Fault::Storage
+        }
+        Error::Index { .. } => Fault::Index,
+        _ => Fault::Internal,
+    }
 }
 
 /// Logs an error with everything that led to it.

@@ -146,6 +146,23 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A sync to disk failed: what was written may be lost.
+    #[error("cannot sync {} to disk", path.display())]
+    Sync {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// An earlier sync to disk failed, so nothing is promised any more.
+    #[error(
+        "the registry takes nothing in since its disk failed ({reason}): check the disk, then restart the registry"
+    )]
+    Degraded {
+        /// What failed.
+        reason: String,
+    },
     /// A record could not be written, read or removed.
     #[error("cannot {action} record {key}")]
     Record {
@@ -181,6 +198,9 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// The storage gave more or fewer bytes of a blob than it has.
+    #[error("the storage gave content of another length than the blob has")]
+    ContentLength,
     /// The registry is shutting down.
     #[error("the registry is shutting down: try again when it is back")]
     Closing,
@@ -218,6 +238,20 @@ impl Error {
                     path,
                     source,
                 }
+            }
+        }
+    }
+
+    /// Wraps a failed sync; a full disk becomes [`Error::StorageFull`].
+    pub(crate) fn sync(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| {
+            if is_full(&source) {
+                Self::StorageFull {
+                    source: Box::new(source),
+                }
+            } else {
+                Self::Sync { path, source }
             }
         }
     }

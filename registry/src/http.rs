@@ -10,6 +10,7 @@ mod manifests;
 mod metrics;
 mod query;
 mod range;
+mod remote_body;
 pub(crate) mod server;
 mod uploads;
 

@@ -74,8 +74,7 @@ impl Registry {
     /// Whether storage and index answer.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         self.index.generation().await?;
-        self.blobs.stat(&Digest::sha256(b"")).await?;
-        Ok(())
+        self.blobs.check().await
     }
 
     /// Repository names in byte order.

@@ -4,11 +4,14 @@
 //! else can see it; once its digest has matched it is committed, and from then on it is visible
 //! under that digest, whole, for ever or until it is collected.
 
+mod content;
 pub(crate) mod key;
 pub(crate) mod local;
 pub(crate) mod records;
 pub(crate) mod sled;
 
+#[cfg(test)]
+pub(crate) mod blob_conformance;
 #[cfg(any(test, feature = "test-support"))]
 pub mod conformance;
 #[cfg(any(test, feature = "test-support"))]
@@ -16,6 +19,7 @@ pub(crate) mod memory;
 
 use std::fmt::Debug;
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -23,6 +27,9 @@ use std::time::Duration;
 use artifact::{Algorithm, Digest, Repository, Tag};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use url::Url;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -42,6 +49,40 @@ pub(crate) trait BlobStore: Debug + Send + Sync {
 
     /// Stores small content whose digest the caller has computed; durable when this returns.
     fn put<'a>(&'a self, digest: &'a Digest, content: Bytes) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Removes a blob; its absence is durable when this returns. `false` when it was not there.
+    ///
+    /// The caller makes sure that nobody links the blob meanwhile: it holds the blob's lock.
+    fn remove<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Every blob, in no particular order.
+    fn list(&self) -> BoxStream<'_, Result<StoredBlob, Error>>;
+
+    /// Moves a blob aside: it is no longer visible, and kept for a person to look at. A blob that
+    /// is not there is fine.
+    fn quarantine<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// An address that gives the blob to whoever has it, for `valid`; `None` when this store has
+    /// no such addresses, or not for this blob.
+    fn signed_url<'a>(
+        &'a self,
+        digest: &'a Digest,
+        valid: Duration,
+    ) -> BoxFuture<'a, Result<Option<Url>, Error>>;
+
+    /// Whether content can be stored: writes, reads and removes a probe.
+    fn check(&self) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// A blob as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredBlob {
+    /// What it hashes to, or should.
+    pub(crate) digest: Digest,
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// When it was committed.
+    pub(crate) modified: Timestamp,
 }
 
 /// A blob that is open for reading; it stays readable even when it is removed meanwhile.
@@ -65,6 +106,18 @@ pub(crate) enum BlobContent {
         /// Bytes of this blob that were sent lately, by whatever request.
         served: Arc<AtomicU64>,
     },
+    /// Content that is fetched as it is read.
+    Remote(Box<dyn RemoteContent>),
+}
+
+/// Content that comes from elsewhere, such as a bucket.
+pub(crate) trait RemoteContent: Debug + Send {
+    /// Asks for a range of it, which must lie within the blob. The stream gives these bytes and no
+    /// others, piece by piece as they are taken; anything else is an error, also late in the stream.
+    fn read(
+        self: Box<Self>,
+        range: Range<u64>,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, Error>>, Error>>;
 }
 
 /// Content on its way in.
@@ -106,7 +159,8 @@ pub(crate) trait UploadSession: Send {
     /// Takes the next bytes. An error may surface one call later than its cause.
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Makes what has arrived durable, with the state of the hash; gives the offset.
+    /// Makes what has arrived durable, with the state of the hash; gives the offset. Nothing is
+    /// written after it.
     fn settle(&mut self) -> BoxFuture<'_, Result<u64, Error>>;
 
     /// Forgets what was written since the session was claimed.

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use crate::http::body::FileBody;
 use crate::http::error::Failure;
 use crate::http::range::{self, Requested};
+use crate::http::remote_body::RemoteBody;
 use crate::http::{CONTENT_DIGEST, State, header_text, insert};
 use crate::store::{BlobContent, OpenBlob};
 
@@ -39,7 +40,7 @@ pub(super) async fn get(
             // Ollama reads Location from a plain 200 and then fetches ranges of that address.
             let path = super::blob_path(&repository, &digest);
             insert(&mut response, header::LOCATION, &path);
-            *response.body_mut() = content(blob, 0, size);
+            *response.body_mut() = content(blob, 0, size).await?;
             Ok(response)
         }
         Requested::Part(part) => {
@@ -47,7 +48,7 @@ pub(super) async fn get(
             let mut response = described(StatusCode::PARTIAL_CONTENT, &digest, Some(length));
             let place = format!("bytes {}-{}/{}", part.start, part.end - 1, blob.size);
             insert(&mut response, header::CONTENT_RANGE, &place);
-            *response.body_mut() = content(blob, part.start, part.end);
+            *response.body_mut() = content(blob, part.start, part.end).await?;
             Ok(response)
         }
         Requested::Unsatisfiable => {
@@ -95,7 +96,7 @@ pub(super) async fn dispatch(
     }
 }
 
-fn content(blob: OpenBlob, start: u64, end: u64) -> Body {
+async fn content(blob: OpenBlob, start: u64, end: u64) -> Result<Body, Failure> {
     match blob.content {
         BlobContent::File {
             file,
@@ -105,7 +106,13 @@ fn content(blob: OpenBlob, start: u64, end: u64) -> Body {
             let served_before = served.fetch_add(end - start, Ordering::Relaxed);
             let is_first_pass = served_before + (end - start) <= blob.size;
             let direct = direct.filter(|_| is_first_pass);
-            Body::new(FileBody::new(file, direct, start, end))
+            Ok(Body::new(FileBody::new(file, direct, start, end)))
+        }
+        // Asked for before the answer begins, so that content which cannot be had is an error
+        // and not a body that is cut off.
+        BlobContent::Remote(remote) => {
+            let pieces = remote.read(start..end).await?;
+            Ok(Body::new(RemoteBody::new(pieces, end - start)))
         }
     }
 }

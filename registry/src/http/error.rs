@@ -122,7 +122,19 @@ fn refuse(error: &Error) -> Response {
             let response = answer(status, ErrorCode::Unknown, error.to_string());
             return with_fault(response, Fault::StorageFull);
         }
+        Error::Degraded { .. } => {
+            log(error);
+            let message = "the registry's disk failed, and it takes nothing in until it was \
+                           restarted; its log says why";
+            return answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorCode::Unknown,
+                message.to_owned(),
+            );
+        }
         Error::Storage { .. }
+        | Error::Sync { .. }
+        | Error::ContentLength
         | Error::Record { .. }
         | Error::DamagedRecord { .. }
         | Error::Index { .. }

@@ -8,6 +8,7 @@
 //!   uploads/<uuid>/data                     an upload session: the bytes that have arrived
 //!   uploads/<uuid>/state                    ... and the last offset known to be on disk
 //!   temporary/<uuid>                        small content on its way into blobs/
+//!   quarantine/<algorithm>/<hex>            content that was found corrupt, for a person to look at
 //!   records/<repository>/_repository        the truth about a repository: small JSON records
 //!   records/<repository>/_manifests/<algorithm>/<hex>
 //!   records/<repository>/_tags/<tag>
@@ -64,6 +65,11 @@ impl DataFolder {
     /// The folder of content on its way into `blobs`.
     pub(crate) fn temporary(&self) -> PathBuf {
         self.root.join("temporary")
+    }
+
+    /// The folder of all quarantined blobs of one algorithm.
+    pub(crate) fn quarantine(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("quarantine").join(algorithm.as_str())
     }
 
     /// The folder that the record keys are relative to.

@@ -3,37 +3,40 @@
 //! A commit is: bytes and size on disk (fsync), renamed into place, folder on disk (fsync). Only
 //! then is anything acknowledged. The bytes were hashed as they came, so nothing is read again.
 
+mod blobs;
 mod disk;
+mod health;
 mod ingest;
 mod session;
 mod state;
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use artifact::{Algorithm, Digest, Repository};
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::Error;
 use crate::store::key::{DataFolder, UploadFolder};
+use crate::store::local::health::Health;
 use crate::store::local::ingest::Ingest;
 use crate::store::local::session::LocalSession;
 use crate::store::local::state::SavedState;
-use crate::store::{BlobContent, BlobStore, OpenBlob, UploadSession, UploadStore};
+use crate::store::{UploadSession, UploadStore};
 
 /// [`BlobStore`] and [`UploadStore`] in one data folder.
 #[derive(Debug)]
 pub(crate) struct LocalStore {
     folder: DataFolder,
     max_uploads: usize,
+    health: Arc<Health>,
     /// Sessions met since the start. A plain mutex: it is held for look-ups only, never across
     /// an await or a file operation.
     sessions: Mutex<HashMap<Uuid, Arc<Shared>>>,
@@ -41,13 +44,8 @@ pub(crate) struct LocalStore {
     served: Mutex<HashMap<Digest, Arc<AtomicU64>>>,
 }
 
-/// Blobs from this size on are read around the page cache the first time.
-const DIRECT_BYTES: u64 = 8 * 1024 * 1024;
-/// How many blobs `served` remembers before it starts anew.
-const SERVED_BLOBS: usize = 4096;
-
 /// What several requests for one session share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shared {
     /// Held by the one request that may write.
     claim: Arc<tokio::sync::Mutex<()>>,
@@ -55,6 +53,18 @@ pub(crate) struct Shared {
     durable: AtomicU64,
     /// Whether the holder of the claim still expects bytes from its client.
     receiving: AtomicBool,
+    health: Arc<Health>,
+}
+
+impl Shared {
+    fn new(durable: u64, health: &Arc<Health>) -> Self {
+        Self {
+            claim: Arc::default(),
+            durable: AtomicU64::new(durable),
+            receiving: AtomicBool::new(false),
+            health: Arc::clone(health),
+        }
+    }
 }
 
 impl LocalStore {
@@ -68,7 +78,9 @@ impl LocalStore {
             _ => {}
         }
         let mut folders = vec![temporary, folder.uploads()];
-        folders.extend(Algorithm::ALL.map(|algorithm| folder.blobs(algorithm)));
+        for algorithm in Algorithm::ALL {
+            folders.extend([folder.blobs(algorithm), folder.quarantine(algorithm)]);
+        }
         for path in folders {
             fs::create_dir_all(&path).map_err(Error::storage("create", &path))?;
             sync_folder(path.parent().unwrap_or(folder.root()))?;
@@ -77,6 +89,7 @@ impl LocalStore {
         Ok(Self {
             folder,
             max_uploads,
+            health: Arc::default(),
             sessions: Mutex::default(),
             served: Mutex::default(),
         })
@@ -90,21 +103,10 @@ impl LocalStore {
             return Err(unknown(id));
         }
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = sessions.entry(id).or_insert_with(|| {
-            Arc::new(Shared {
-                durable: AtomicU64::new(state.offset),
-                ..Shared::default()
-            })
-        });
+        let shared = sessions
+            .entry(id)
+            .or_insert_with(|| Arc::new(Shared::new(state.offset, &self.health)));
         Ok(Arc::clone(shared))
-    }
-
-    fn served(&self, digest: &Digest) -> Arc<AtomicU64> {
-        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        if served.len() >= SERVED_BLOBS && !served.contains_key(digest) {
-            served.clear();
-        }
-        Arc::clone(served.entry(*digest).or_default())
     }
 
     /// Sessions that ended leave the map, so that it does not grow for ever.
@@ -119,69 +121,6 @@ impl LocalStore {
     }
 }
 
-impl BlobStore for LocalStore {
-    fn stat<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<u64>, Error>> {
-        let path = self.folder.blob(digest);
-        blocking(move || match fs::metadata(&path) {
-            Ok(found) => Ok(Some(found.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::storage("look at", path)(error)),
-        })
-        .boxed()
-    }
-
-    fn open<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<OpenBlob>, Error>> {
-        let path = self.folder.blob(digest);
-        let served = self.served(digest);
-        blocking(move || {
-            let Some(file) = open_if_present(&path)? else {
-                return Ok(None);
-            };
-            let size = file
-                .metadata()
-                .map_err(Error::storage("look at", &path))?
-                .len();
-            let direct = if size >= DIRECT_BYTES {
-                disk::open_direct(OpenOptions::new().read(true), &path)
-            } else {
-                None
-            };
-            Ok(Some(OpenBlob {
-                size,
-                content: BlobContent::File {
-                    file,
-                    direct,
-                    served,
-                },
-            }))
-        })
-        .boxed()
-    }
-
-    fn read<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Bytes>, Error>> {
-        let path = self.folder.blob(digest);
-        blocking(move || read_if_present(&path)).boxed()
-    }
-
-    fn put<'a>(&'a self, digest: &'a Digest, content: Bytes) -> BoxFuture<'a, Result<(), Error>> {
-        let path = self.folder.blob(digest);
-        let temporary = self.folder.temporary().join(Uuid::now_v7().to_string());
-        blocking(move || {
-            // Equal content that is already there was made durable when it came.
-            if read_if_present(&path)?.is_some_and(|stored| stored == content) {
-                return Ok(());
-            }
-            let written = write_durably(&temporary, &path, &content);
-            if written.is_err() {
-                // Best effort: the next start empties the folder anyway.
-                let _ = fs::remove_file(&temporary);
-            }
-            written
-        })
-        .boxed()
-    }
-}
-
 impl UploadStore for LocalStore {
     fn begin<'a>(
         &'a self,
@@ -189,6 +128,7 @@ impl UploadStore for LocalStore {
         algorithm: Algorithm,
     ) -> BoxFuture<'a, Result<Uuid, Error>> {
         async move {
+            self.health.require()?;
             let id = Uuid::new_v4();
             let uploads = self.folder.uploads();
             let limit = self.max_uploads;
@@ -210,7 +150,7 @@ impl UploadStore for LocalStore {
             self.sessions
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .insert(id, Arc::default());
+                .insert(id, Arc::new(Shared::new(0, &self.health)));
             Ok(id)
         }
         .boxed()
@@ -238,6 +178,7 @@ impl UploadStore for LocalStore {
         id: Uuid,
     ) -> BoxFuture<'a, Result<Box<dyn UploadSession>, Error>> {
         async move {
+            self.health.require()?;
             let shared = self.shared(repository, id).await?;
             let claim = Arc::clone(&shared.claim);
             let held = match Arc::clone(&claim).try_lock_owned() {
@@ -323,30 +264,12 @@ async fn blocking<T: Send + 'static>(
         .map_err(Error::Task)?
 }
 
-fn open_if_present(path: &Path) -> Result<Option<File>, Error> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::storage("open", path)(error)),
-    }
-}
-
-fn read_if_present(path: &Path) -> Result<Option<Bytes>, Error> {
-    let Some(mut file) = open_if_present(path)? else {
-        return Ok(None);
-    };
-    let mut content = Vec::new();
-    file.read_to_end(&mut content)
-        .map_err(Error::storage("read", path))?;
-    Ok(Some(content.into()))
-}
-
 /// Writes `content` to `temporary`, syncs it, and renames it to `path`, durably.
 pub(crate) fn write_durably(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), Error> {
     let mut file = File::create(temporary).map_err(Error::storage("create", temporary))?;
     file.write_all(content)
         .map_err(Error::storage("write", temporary))?;
-    file.sync_all().map_err(Error::storage("sync", temporary))?;
+    file.sync_all().map_err(Error::sync(temporary))?;
     rename_durably(temporary, path)
 }
 
@@ -360,7 +283,7 @@ fn rename_durably(from: &Path, to: &Path) -> Result<(), Error> {
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
     File::open(folder)
         .and_then(|file| file.sync_all())
-        .map_err(Error::storage("sync", folder))
+        .map_err(Error::sync(folder))
 }
 
 fn remove_folder(folder: &Path) -> Result<(), Error> {
@@ -369,5 +292,24 @@ fn remove_folder(folder: &Path) -> Result<(), Error> {
             Err(Error::storage("remove", folder)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use crate::store::blob_conformance::{Store, verify};
+    use crate::store::key::DataFolder;
+    use crate::store::local::LocalStore;
+
+    #[tokio::test]
+    async fn the_local_store_keeps_every_promise() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(DataFolder::new(folder.path()), 100).unwrap();
+        verify(Store {
+            blobs: &store,
+            uploads: &store,
+        })
+        .await;
     }
 }

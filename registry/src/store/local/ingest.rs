@@ -117,9 +117,9 @@ impl Ingest {
         let state = self.state.clone();
         let shared = Arc::clone(&self.shared);
         Some(Box::new(move |file| {
-            file.sync_data()
-                .map_err(Error::storage("sync", files.data()))?;
-            state.save(&files, true)?;
+            let synced = file.sync_data().map_err(Error::sync(files.data()));
+            let saved = synced.and_then(|()| state.save(&files, true));
+            shared.health.watch(saved)?;
             shared.durable.store(state.offset, Ordering::Release);
             Ok(())
         }))
@@ -131,10 +131,12 @@ impl Ingest {
         if self.shared.durable.load(Ordering::Acquire) == self.state.offset {
             return Ok(());
         }
-        self.file
+        let synced = self
+            .file
             .sync_data()
-            .map_err(Error::storage("sync", self.files.data()))?;
-        self.state.save(&self.files, true)?;
+            .map_err(Error::sync(self.files.data()));
+        let saved = synced.and_then(|()| self.state.save(&self.files, true));
+        self.shared.health.watch(saved)?;
         self.shared
             .durable
             .store(self.state.offset, Ordering::Release);
@@ -189,10 +191,11 @@ impl Ingest {
         let data = self.files.data();
         self.file
             .set_permissions(Permissions::from_mode(0o444))
-            .and_then(|()| self.file.sync_all())
-            .map_err(Error::storage("sync", &data))?;
+            .map_err(Error::storage("make read-only", &data))?;
+        let synced = self.file.sync_all().map_err(Error::sync(&data));
         // Over whatever was there: the same content, or a damaged copy that this heals.
-        rename_durably(&data, &self.folder.blob(&expected))?;
+        let renamed = synced.and_then(|()| rename_durably(&data, &self.folder.blob(&expected)));
+        self.shared.health.watch(renamed)?;
         // A session folder without data is a session that has ended.
         let _ = fs::remove_dir_all(self.files.path());
         Ok(size)

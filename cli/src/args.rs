@@ -1,10 +1,15 @@
 //! The command line: every verb and flag, nothing else.
 
+pub(crate) mod registry;
+pub(crate) mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::args::registry::{RegistryOptions, StorageArgs};
 
 /// Gets model weights to where they run: registry, node agent, runtime and their command line.
 #[derive(Debug, Parser)]
@@ -87,6 +92,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR", env = "HAYLOFT_RUNTIME_LISTEN")]
     pub(crate) runtime_listen: Option<SocketAddr>,
     #[command(flatten)]
+    pub(crate) registry: RegistryOptions,
+    #[command(flatten)]
     pub(crate) models: ModelsArgs,
 }
 
@@ -117,6 +124,8 @@ pub(crate) struct RegistryArgs {
         env = "HAYLOFT_REGISTRY_LISTEN"
     )]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) options: RegistryOptions,
     #[command(subcommand)]
     pub(crate) task: Option<RegistryTask>,
 }
@@ -128,6 +137,8 @@ pub(crate) enum RegistryTask {
     Reindex {
         #[command(flatten)]
         data: DataArgs,
+        #[command(flatten)]
+        storage: StorageArgs,
     },
 }
 
@@ -146,6 +157,7 @@ pub(crate) struct RuntimeArgs {
 
 /// How the runtime serves models. The variables are those that people have set for Ollama.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Models of the runtime")]
 pub(crate) struct ModelsArgs {
     /// How long a model stays loaded after its last request: 5m, 300 (seconds), -1 (for ever)
     #[arg(

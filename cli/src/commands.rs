@@ -18,7 +18,7 @@ pub(crate) async fn run(verb: Verb) -> Result<()> {
         Verb::Serve(args) => roles::serve(args).await,
         Verb::Registry(args) => match args.task {
             None => roles::registry(&args).await,
-            Some(RegistryTask::Reindex { data }) => roles::reindex(&data),
+            Some(RegistryTask::Reindex { data, storage }) => roles::reindex(&data, &storage),
         },
         Verb::Agent(args) => roles::agent(&args).await,
         Verb::Runtime(args) => roles::runtime(args).await,

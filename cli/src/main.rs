@@ -5,6 +5,7 @@ mod output;
 
 mod args;
 mod commands;
+mod config;
 mod endpoint;
 mod known_digests;
 mod listing;

@@ -8,16 +8,17 @@ use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::args::registry::StorageArgs;
 use crate::args::{DataArgs, ModelsArgs, RegistryArgs, RoleArgs, RuntimeArgs, ServeArgs};
 use crate::endpoint;
 
 /// All roles in one process, wired together over local addresses.
 pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
+    let registry = args.registry.to_config(&args.data)?;
     let registry_listener = bind("registry", args.registry_listen).await?;
     let agent_listener = bind("agent", args.agent_listen).await?;
     let runtime_listen = endpoint::runtime_listen(args.runtime_listen)?;
     let runtime_listener = bind("runtime", runtime_listen).await?;
-    let registry = registry::Config::new(args.data.registry()?);
     let agent = node_agent::Config::new(args.data.cache()?);
     let agent_url = format!("http://{}", reachable(agent_listener.local_addr()?));
     let runtime = runtime_config(args.data.cache()?, Some(agent_url), args.models);
@@ -43,8 +44,8 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
 }
 
 pub(crate) async fn registry(args: &RegistryArgs) -> Result<()> {
+    let config = args.options.to_config(&args.data)?;
     let listener = bind("registry", args.listen).await?;
-    let config = registry::Config::new(args.data.registry()?);
     say("registry", &listener)?;
     let stop = Stop::on_signal()?;
     registry::serve(config, listener, stop.wait())
@@ -74,8 +75,8 @@ pub(crate) async fn runtime(args: RuntimeArgs) -> Result<()> {
 }
 
 /// Rebuilds the registry's index from its records.
-pub(crate) fn reindex(data: &DataArgs) -> Result<()> {
-    let folder = data.registry()?;
+pub(crate) fn reindex(data: &DataArgs, storage: &StorageArgs) -> Result<()> {
+    let folder = storage.to_config(data)?.data;
     let mut last = 0;
     let summary = registry::reindex(&folder, |progress| {
         if progress.records >= last + 10_000 {

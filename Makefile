@@ -36,7 +36,7 @@ lint: ## formatting, clippy, docs, dependency rules, shell scripts
 	scripts/install-deps.sh test
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --release --workspace --test peers -- -D warnings
+	$(CARGO) clippy --release --workspace --test peers --test soak -- -D warnings
 	$(CARGO) check --release -p artifact --no-default-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --document-private-items
 	$(CARGO) fetch --quiet --locked
@@ -58,6 +58,14 @@ test-peers: ## tests against peers that are built first: crane, regctl, helm, or
 	scripts/build-peers.sh
 	$(CARGO) build --release --workspace --all-targets
 	$(CARGO) test --release --workspace --test peers
+	$(CARGO) test --release --workspace --test soak -- --rounds 8
+
+ROUNDS ?= 200
+.PHONY: soak
+soak: ## kill -9 the registry amid pushes and deletes, ROUNDS=200 times, and look for losses (SEED=N)
+	scripts/install-deps.sh build
+	$(CARGO) build --release --workspace --bin hayloft
+	$(CARGO) test --release --workspace --test soak -- --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: conformance
 conformance: ## the OCI distribution conformance suite (CONFORMANCE=path to the program, or on PATH)

@@ -41,8 +41,12 @@ impl SavedState {
         }
     }
 
-    /// Reads the state of session `id`; a session without a readable state does not exist.
+    /// Reads the state of session `id`; a session without a readable state does not exist, nor
+    /// does one whose data was committed a moment before a kill.
     pub(crate) fn load(files: &UploadFolder, id: Uuid) -> Result<Self, Error> {
+        if matches!(fs::exists(files.data()), Ok(false)) {
+            return Err(unknown(id));
+        }
         let json = match fs::read(files.state()) {
             Ok(json) => json,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(unknown(id)),

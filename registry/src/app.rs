@@ -41,10 +41,12 @@ pub async fn serve(
         config.max_blob_bytes,
     ));
     let sweeper = tasks::start_sweeper(Arc::clone(&registry), config.upload_expiry);
+    let settling = tasks::start_settling(Arc::clone(&registry));
     let metrics = Metrics::new();
     let router = http::router(Arc::clone(&registry), config.external_url, metrics.clone());
     let served = http::server::serve(router, listener, shutdown).await;
     sweeper.abort();
+    settling.abort();
     if registry.close().await {
         state.close(&folder).await?;
     }

@@ -25,6 +25,9 @@ use crate::store::{Change, MetadataIndex};
 /// Records applied to the index together while it is rebuilt.
 const BATCH: usize = 512;
 
+/// Which keys the index has. To be raised whenever what an index holds for a record changes.
+const FORMAT: u32 = 2;
+
 /// How far a rebuild has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReindexProgress {
@@ -43,6 +46,8 @@ pub struct ReindexSummary {
     pub tags: u64,
     /// Blobs, counted once per repository that holds them.
     pub blobs: u64,
+    /// Leases.
+    pub leases: u64,
     /// Records that could not be read; each is named in the log.
     pub damaged: u64,
 }
@@ -54,11 +59,12 @@ impl ReindexSummary {
             Entry::Manifest(..) => self.manifests += 1,
             Entry::Tag(..) => self.tags += 1,
             Entry::Blob(..) => self.blobs += 1,
+            Entry::Lease(..) => self.leases += 1,
         }
     }
 
     fn records(&self) -> u64 {
-        self.repositories + self.manifests + self.tags + self.blobs + self.damaged
+        self.repositories + self.manifests + self.tags + self.blobs + self.leases + self.damaged
     }
 }
 
@@ -67,6 +73,9 @@ impl ReindexSummary {
 struct Marker {
     generation: u64,
     is_whole: bool,
+    /// Which keys the index has: one of another release is rebuilt.
+    #[serde(default)]
+    format: u32,
 }
 
 /// The index in use, to be closed at a clean stop.
@@ -131,7 +140,9 @@ pub(crate) async fn open_checked(
 ) -> Result<(Arc<dyn MetadataIndex>, IndexState), Error> {
     let before = read_marker(folder);
     let believed = match before {
-        Some(marker) if marker.is_whole => open_generation(folder, marker.generation).await,
+        Some(marker) if marker.is_whole && marker.format == FORMAT => {
+            open_generation(folder, marker.generation).await
+        }
         _ => None,
     };
     let marker = next_generation(folder)?;
@@ -221,6 +232,7 @@ fn next_generation(folder: &DataFolder) -> Result<Marker, Error> {
     let marker = Marker {
         generation: before.generation + 1,
         is_whole: false,
+        format: FORMAT,
     };
     write_marker(folder, marker)?;
     Ok(marker)

@@ -23,7 +23,9 @@ pub use config::{
 pub use error::Error;
 pub use index_state::{ReindexProgress, ReindexSummary, reindex};
 pub use store::key::RecordKey;
-pub use store::records::{BlobRecord, Entry, ManifestRecord, RepositoryRecord, TagRecord};
-pub use store::{Change, MetadataIndex, Page, RepositoryLock};
+pub use store::records::{
+    BlobRecord, Entry, LeaseRecord, ManifestRecord, RepositoryRecord, TagRecord,
+};
+pub use store::{Answer, Change, IndexLock, LockKey, Mark, MetadataIndex, Page};
 #[cfg(any(test, feature = "test-support"))]
 pub use store::{conformance, memory::MemoryIndex};

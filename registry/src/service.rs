@@ -1,20 +1,20 @@
 //! The verbs of a registry. HTTP calls them, and they call the stores; rules live here.
 
 pub(crate) mod blobs;
+pub(crate) mod changes;
 pub(crate) mod manifests;
 pub(crate) mod uploads;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use artifact::{Digest, Repository, Tag};
-use jiff::Timestamp;
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
 use crate::error::Error;
 use crate::store::key::RecordKey;
-use crate::store::records::{Entry, ManifestRecord, Records, RepositoryRecord};
-use crate::store::{BlobStore, Change, MetadataIndex, Page, UploadStore};
+use crate::store::records::{ManifestRecord, Records};
+use crate::store::{BlobStore, MetadataIndex, Page, UploadStore};
 
 /// Runs `work` to its end even when the caller is dropped because its client went away, so that a
 /// record and its place in the index never part.
@@ -32,8 +32,10 @@ pub(crate) struct Registry {
     records: Records,
     index: Arc<dyn MetadataIndex>,
     max_blob_bytes: Option<u64>,
-    /// A record was changed and the index did not follow: it must be rebuilt at the next start.
-    index_is_behind: AtomicBool,
+    /// Records whose change failed half-way, until they are settled.
+    leftover: Mutex<BTreeSet<RecordKey>>,
+    /// Rung when something was added there.
+    settling: Notify,
     /// Whether records may still change. Read-locked by every change, so that closing waits for
     /// those under way.
     is_open: RwLock<bool>,
@@ -54,7 +56,8 @@ impl Registry {
             records,
             index,
             max_blob_bytes,
-            index_is_behind: AtomicBool::new(false),
+            leftover: Mutex::default(),
+            settling: Notify::new(),
             is_open: RwLock::new(true),
         }
     }
@@ -68,7 +71,7 @@ impl Registry {
     /// commit outlasts the shutdown must not change a record behind an index marked as whole.
     pub(crate) async fn close(&self) -> bool {
         *self.is_open.write().await = false;
-        !self.index_is_behind.load(Ordering::Acquire)
+        self.leftover().is_empty()
     }
 
     /// Whether storage and index answer.
@@ -106,42 +109,8 @@ impl Registry {
         self.index.referrers(repository, subject, page).await
     }
 
-    /// Writes a record, then the index. The caller holds the lock of the repository.
-    async fn put_record(&self, entry: Entry) -> Result<(), Error> {
-        let _open = self.require_open().await?;
-        self.records.put(&entry).await?;
-        self.follow(Change::Put(Box::new(entry))).await
-    }
-
-    /// Removes a record, then follows with the index. The caller holds the lock.
-    async fn remove_record(&self, key: RecordKey) -> Result<(), Error> {
-        let _open = self.require_open().await?;
-        self.records.remove(&key).await?;
-        self.follow(Change::Remove(key)).await
-    }
-
     async fn require_open(&self) -> Result<RwLockReadGuard<'_, bool>, Error> {
         let open = self.is_open.read().await;
         if *open { Ok(open) } else { Err(Error::Closing) }
-    }
-
-    async fn follow(&self, change: Change) -> Result<(), Error> {
-        let followed = self.index.apply(vec![change]).await;
-        if followed.is_err() {
-            self.index_is_behind.store(true, Ordering::Release);
-        }
-        followed
-    }
-
-    /// Makes the repository exist. The caller holds its lock.
-    async fn ensure_repository(&self, repository: &Repository) -> Result<(), Error> {
-        if self.index.has_repository(repository).await? {
-            return Ok(());
-        }
-        let record = RepositoryRecord {
-            created: Timestamp::now(),
-        };
-        self.put_record(Entry::Repository(repository.clone(), record))
-            .await
     }
 }

@@ -5,8 +5,11 @@
 //! under that digest, whole, for ever or until it is collected.
 
 mod content;
+pub(crate) mod index;
 pub(crate) mod key;
 pub(crate) mod local;
+pub(crate) mod locks;
+pub(crate) mod mark;
 pub(crate) mod records;
 pub(crate) mod sled;
 
@@ -24,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use artifact::{Algorithm, Digest, Repository, Tag};
+use artifact::{Algorithm, Digest, Repository};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -33,8 +36,9 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::store::key::RecordKey;
-use crate::store::records::{BlobRecord, Entry, ManifestRecord, TagRecord};
+
+pub use index::{Answer, Change, IndexLock, LockKey, MetadataIndex, Page};
+pub use mark::Mark;
 
 /// Committed content, by digest.
 pub(crate) trait BlobStore: Debug + Send + Sync {
@@ -175,113 +179,4 @@ pub(crate) trait UploadSession: Send {
 
     /// Chooses the hash, which is free of cost as long as nothing has been written.
     fn expect_algorithm(&mut self, algorithm: Algorithm);
-}
-
-/// One change of the index, made after its record was written or removed.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A record was written.
-    Put(Box<Entry>),
-    /// A record was removed.
-    Remove(RecordKey),
-}
-
-/// Part of a listing: what follows `after`, at most `limit` of it.
-#[derive(Clone, Debug, Default)]
-pub struct Page {
-    /// The last name already seen.
-    pub after: Option<String>,
-    /// How many at most.
-    pub limit: usize,
-}
-
-/// Holding it, nobody else changes the repository; dropping it lets the next one in.
-pub type RepositoryLock = Box<dyn Send>;
-
-/// Lookups and listings over the records. It is never the truth: it can be emptied and refilled
-/// from them at any time.
-pub trait MetadataIndex: Debug + Send + Sync {
-    /// Makes all changes or none.
-    fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>>;
-
-    /// Waits until nobody else changes the repository. Whoever writes records takes this first,
-    /// so that records and index change in the same order.
-    fn lock<'a>(
-        &'a self,
-        repository: &'a Repository,
-    ) -> BoxFuture<'a, Result<RepositoryLock, Error>>;
-
-    /// Whether the repository exists.
-    fn has_repository<'a>(
-        &'a self,
-        repository: &'a Repository,
-    ) -> BoxFuture<'a, Result<bool, Error>>;
-
-    /// The manifest of a repository, by digest.
-    fn manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<Option<ManifestRecord>, Error>>;
-
-    /// The tag of a repository.
-    fn tag<'a>(
-        &'a self,
-        repository: &'a Repository,
-        tag: &'a Tag,
-    ) -> BoxFuture<'a, Result<Option<TagRecord>, Error>>;
-
-    /// The blob of a repository.
-    fn blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<Option<BlobRecord>, Error>>;
-
-    /// Repository names in byte order.
-    fn repositories(&self, page: Page) -> BoxFuture<'_, Result<Vec<Repository>, Error>>;
-
-    /// Tags of a repository in byte order.
-    fn tags<'a>(
-        &'a self,
-        repository: &'a Repository,
-        page: Page,
-    ) -> BoxFuture<'a, Result<Vec<Tag>, Error>>;
-
-    /// Tags of a repository that point to `digest`.
-    fn tags_of<'a>(
-        &'a self,
-        repository: &'a Repository,
-        digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<Vec<Tag>, Error>>;
-
-    /// Manifests whose subject is `subject`, in the order of their digests.
-    fn referrers<'a>(
-        &'a self,
-        repository: &'a Repository,
-        subject: &'a Digest,
-        page: Page,
-    ) -> BoxFuture<'a, Result<Vec<(Digest, ManifestRecord)>, Error>>;
-
-    /// Some repository that holds the blob.
-    fn holder_of<'a>(
-        &'a self,
-        digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<Option<Repository>, Error>>;
-
-    /// Some manifest of the repository that names the blob.
-    fn manifest_naming<'a>(
-        &'a self,
-        repository: &'a Repository,
-        blob: &'a Digest,
-    ) -> BoxFuture<'a, Result<Option<Digest>, Error>>;
-
-    /// The generation that [`MetadataIndex::begin`] wrote last, `None` when there is none.
-    fn generation(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;
-
-    /// Notes which generation of the index this is.
-    fn begin(&self, generation: u64) -> BoxFuture<'_, Result<(), Error>>;
-
-    /// Writes everything out.
-    fn flush(&self) -> BoxFuture<'_, Result<(), Error>>;
 }

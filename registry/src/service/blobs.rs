@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use crate::error::Error;
 use crate::service::{Registry, detached};
-use crate::store::OpenBlob;
 use crate::store::key::RecordKey;
 use crate::store::records::{BlobRecord, Entry};
+use crate::store::{Change, IndexLock, OpenBlob};
 
 impl Registry {
     /// The size of a blob in bytes.
@@ -51,40 +51,61 @@ impl Registry {
         digest: Digest,
         source: Option<&Repository>,
     ) -> Result<bool, Error> {
+        let registry = Arc::clone(self);
+        let repository = repository.clone();
+        let source = source.cloned();
+        detached(async move {
+            registry
+                .mount_if_held(&repository, &digest, source.as_ref())
+                .await
+        })
+        .await
+    }
+
+    async fn mount_if_held(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        source: Option<&Repository>,
+    ) -> Result<bool, Error> {
+        // Before it is looked at, so that what was seen is still there when it is linked.
+        let mut lock = self.lock_content(digest).await?;
         let is_held = match source {
-            Some(source) => self.index.blob(source, &digest).await?.is_some(),
-            None => self.index.holder_of(&digest).await?.is_some(),
+            Some(source) => self.index.blob(source, digest).await?.is_some(),
+            None => self.index.holder_of(digest).await?.is_some(),
         };
         if !is_held {
             return Ok(false);
         }
-        let Some(size) = self.blobs.stat(&digest).await? else {
+        let Some(size) = self.blobs.stat(digest).await? else {
             return Ok(false);
         };
-        let registry = Arc::clone(self);
-        let repository = repository.clone();
-        detached(async move { registry.link_blob(&repository, &digest, size).await }).await?;
+        self.link_blob(lock.as_mut(), repository, digest, size)
+            .await?;
         Ok(true)
     }
 
-    /// Notes that the repository holds a blob whose content is stored.
+    /// Notes that the repository holds a blob whose content is stored. The caller holds the
+    /// content with `lock`.
     pub(crate) async fn link_blob(
         &self,
+        lock: &mut dyn IndexLock,
         repository: &Repository,
         digest: &Digest,
         size: u64,
     ) -> Result<(), Error> {
-        let _lock = self.index.lock(repository).await?;
+        self.lock_more(lock, repository).await?;
         if self.index.blob(repository, digest).await?.is_some() {
             return Ok(());
         }
-        self.ensure_repository(repository).await?;
         let record = BlobRecord {
             size,
             linked: Timestamp::now(),
         };
-        self.put_record(Entry::Blob(repository.clone(), *digest, record))
-            .await
+        let entry = Entry::Blob(repository.clone(), *digest, record);
+        let created = self.missing_repository(repository).await?;
+        let changes = created.into_iter().chain([Change::Put(Box::new(entry))]);
+        self.change(lock, changes.collect()).await
     }
 
     /// Takes a blob out of the repository. Its content goes with garbage collection, when no
@@ -99,7 +120,7 @@ impl Registry {
     }
 
     async fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
-        let _lock = self.index.lock(repository).await?;
+        let mut lock = self.lock_repository(repository, None).await?;
         self.require_blob(repository, digest).await?;
         if let Some(manifest) = self.index.manifest_naming(repository, digest).await? {
             return Err(Error::BlobInUse {
@@ -108,8 +129,8 @@ impl Registry {
                 manifest: Box::new(manifest),
             });
         }
-        self.remove_record(RecordKey::Blob(repository.clone(), *digest))
-            .await
+        let key = RecordKey::Blob(repository.clone(), *digest);
+        self.change(lock.as_mut(), vec![Change::Remove(key)]).await
     }
 
     async fn require_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {

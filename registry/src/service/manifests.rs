@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::error::Error;
 use crate::service::{Registry, detached};
+use crate::store::Change;
 use crate::store::key::RecordKey;
 use crate::store::records::{Entry, ManifestRecord, TagRecord};
 
@@ -105,54 +106,43 @@ impl Registry {
         let manifest = Manifest::parse(new.content.to_vec(), new.content_type.as_deref())
             .map_err(Error::ManifestInvalid)?;
         let repository = &new.repository;
-        let _lock = self.index.lock(repository).await?;
+        let mut lock = self.lock_repository(repository, Some(&digest)).await?;
         self.require_content(repository, &manifest).await?;
         self.blobs.put(&digest, new.content.clone()).await?;
-        self.ensure_repository(repository).await?;
         let record = ManifestRecord::of(&manifest);
         let subject = record.subject;
-        self.put_manifest_record(repository, digest, record).await?;
+        let mut changes = Vec::new();
+        changes.extend(self.missing_repository(repository).await?);
+        changes.extend(self.missing_manifest(repository, digest, record).await?);
         // Last, so that a tag never points to a manifest that is not there.
-        if let ManifestReference::Tag(tag) = &new.reference {
-            self.point_tag(repository, tag, digest).await?;
-        }
-        for tag in &new.tags {
-            self.point_tag(repository, tag, digest).await?;
-        }
+        let tag = match &new.reference {
+            ManifestReference::Tag(tag) => Some(tag),
+            ManifestReference::Digest(_) => None,
+        };
+        let tags: BTreeSet<&Tag> = tag.into_iter().chain(&new.tags).collect();
+        changes.extend(
+            tags.into_iter()
+                .map(|tag| pointing(repository, tag, digest)),
+        );
+        self.change(lock.as_mut(), changes).await?;
         Ok(StoredManifest { digest, subject })
     }
 
-    async fn put_manifest_record(
+    /// The change that makes the repository hold the manifest, if it does not yet just so.
+    async fn missing_manifest(
         &self,
         repository: &Repository,
         digest: Digest,
         mut record: ManifestRecord,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Change>, Error> {
         if let Some(stored) = self.index.manifest(repository, &digest).await? {
             record.pushed = stored.pushed;
             if record == stored {
-                return Ok(());
+                return Ok(None);
             }
-            // Pushed again under another media type: what followed from the old record must go.
-            self.remove_record(RecordKey::Manifest(repository.clone(), digest))
-                .await?;
         }
-        self.put_record(Entry::Manifest(repository.clone(), digest, record))
-            .await
-    }
-
-    async fn point_tag(
-        &self,
-        repository: &Repository,
-        tag: &Tag,
-        digest: Digest,
-    ) -> Result<(), Error> {
-        let record = TagRecord {
-            digest,
-            updated: Timestamp::now(),
-        };
-        self.put_record(Entry::Tag(repository.clone(), tag.clone(), record))
-            .await
+        let entry = Entry::Manifest(repository.clone(), digest, record);
+        Ok(Some(Change::Put(Box::new(entry))))
     }
 
     /// Removes a tag alone, or a manifest with every tag that points to it.
@@ -170,28 +160,29 @@ impl Registry {
         repository: &Repository,
         reference: &ManifestReference,
     ) -> Result<(), Error> {
-        let _lock = self.index.lock(repository).await?;
-        match reference {
+        let mut lock = self.lock_repository(repository, None).await?;
+        let changes = match reference {
             ManifestReference::Tag(tag) => {
                 if self.index.tag(repository, tag).await?.is_none() {
                     return Err(unknown(repository, reference));
                 }
-                let key = RecordKey::Tag(repository.clone(), tag.clone());
-                self.remove_record(key).await
+                vec![RecordKey::Tag(repository.clone(), tag.clone())]
             }
             ManifestReference::Digest(digest) => {
                 if self.index.manifest(repository, digest).await?.is_none() {
                     return Err(unknown(repository, reference));
                 }
                 // Tags first, for the reason that they are set last.
-                for tag in self.index.tags_of(repository, digest).await? {
-                    self.remove_record(RecordKey::Tag(repository.clone(), tag))
-                        .await?;
-                }
-                let key = RecordKey::Manifest(repository.clone(), *digest);
-                self.remove_record(key).await
+                let tags = self.index.tags_of(repository, digest).await?;
+                let tags = tags
+                    .into_iter()
+                    .map(|tag| RecordKey::Tag(repository.clone(), tag));
+                tags.chain([RecordKey::Manifest(repository.clone(), *digest)])
+                    .collect()
             }
-        }
+        };
+        let changes = changes.into_iter().map(Change::Remove).collect();
+        self.change(lock.as_mut(), changes).await
     }
 
     /// Everything the manifest names must be in the repository, with the size it says. Content
@@ -235,6 +226,15 @@ impl Registry {
         let manifest = self.index.manifest(repository, digest).await?;
         Ok(manifest.map(|record| record.size))
     }
+}
+
+fn pointing(repository: &Repository, tag: &Tag, digest: Digest) -> Change {
+    let record = TagRecord {
+        digest,
+        updated: Timestamp::now(),
+    };
+    let entry = Entry::Tag(repository.clone(), tag.clone(), record);
+    Change::Put(Box::new(entry))
 }
 
 fn require_size(descriptor: &Descriptor, stored: u64) -> Result<(), Error> {

@@ -94,8 +94,12 @@ impl Registry {
         let registry = Arc::clone(self);
         let repository = repository.clone();
         detached(async move {
+            // One lock from commit to link: content that nobody holds yet is not collected.
+            let mut lock = registry.lock_content(&digest).await?;
             let size = session.commit(digest).await?;
-            registry.link_blob(&repository, &digest, size).await
+            registry
+                .link_blob(lock.as_mut(), &repository, &digest, size)
+                .await
         })
         .await
     }

@@ -5,8 +5,10 @@
     reason = "a failed step of the suite is a failed test"
 )]
 
+mod collection;
+mod locks;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use artifact::{Digest, Repository, Tag};
 use jiff::Timestamp;
@@ -27,8 +29,12 @@ pub async fn verify(index: &dyn MetadataIndex) {
     blobs_are_found_by_repository_and_by_holder(index).await;
     manifests_are_found_by_what_they_name(index).await;
     changes_are_made_together(index).await;
-    a_lock_keeps_others_out(index).await;
+    a_record_put_again_leaves_nothing_of_the_old_one(index).await;
+    records_are_listed_in_pages(index).await;
+    records_that_differ_are_found(index).await;
     the_generation_is_kept(index).await;
+    locks::verify(index).await;
+    collection::verify(index).await;
 }
 
 fn name(text: &str) -> Repository {
@@ -277,15 +283,75 @@ async fn changes_are_made_together(index: &dyn MetadataIndex) {
     assert!(index.blob(&here, &digest("come")).await.unwrap().is_some());
 }
 
-async fn a_lock_keeps_others_out(index: &dyn MetadataIndex) {
-    let here = name("locked");
-    let held = index.lock(&here).await.unwrap();
-    let second = index.lock(&here);
-    let refused = tokio::time::timeout(Duration::from_millis(50), second).await;
-    assert!(refused.is_err(), "two hold the lock of one repository");
-    drop(held);
-    let third = tokio::time::timeout(Duration::from_secs(10), index.lock(&here)).await;
-    assert!(third.is_ok(), "a lock that was let go cannot be taken");
+async fn a_record_put_again_leaves_nothing_of_the_old_one(index: &dyn MetadataIndex) {
+    let here = name("again");
+    let with = |subject, blob| manifest("again", "m", Some(subject), &[blob]);
+    put(index, vec![with("old subject", "old layer")]).await;
+    put(index, vec![with("new subject", "new layer")]).await;
+    for (age, count) in [("old", 0), ("new", 1)] {
+        let subject = digest(&format!("{age} subject"));
+        let found = index.referrers(&here, &subject, page(None, 9)).await;
+        assert_eq!(found.unwrap().len(), count, "{age}");
+        let layer = digest(&format!("{age} layer"));
+        let naming = index.manifest_naming(&here, &layer).await.unwrap();
+        assert_eq!(naming.is_some(), count == 1, "{age}");
+    }
+}
+
+async fn records_are_listed_in_pages(index: &dyn MetadataIndex) {
+    let here = name("listed");
+    let all = ["a", "b", "c"].map(digest);
+    let mut sorted = all;
+    sorted.sort_by_key(ToString::to_string);
+    for text in ["a", "b", "c"] {
+        let entries = vec![
+            blob("listed", text),
+            manifest("listed", text, None, &[]),
+            pointing("listed", text, text),
+            // A neighbour whose name goes on where this one ends.
+            blob("listed/more", text),
+        ];
+        put(index, entries).await;
+    }
+    let first = sorted[0].to_string();
+    for (after, limit, wanted) in [
+        (None, 9, &sorted[..]),
+        (None, 1, &sorted[..1]),
+        (Some(first.as_str()), 1, &sorted[1..2]),
+        (Some(first.as_str()), 9, &sorted[1..]),
+    ] {
+        let blobs = index.blobs(&here, page(after, limit)).await.unwrap();
+        let blobs: Vec<Digest> = blobs.into_iter().map(|(digest, _)| digest).collect();
+        assert_eq!(blobs, wanted);
+        let manifests = index.manifests(&here, page(after, limit)).await.unwrap();
+        let manifests: Vec<Digest> = manifests.into_iter().map(|(digest, _)| digest).collect();
+        assert_eq!(manifests, wanted);
+    }
+    let tags = index.tag_records(&here, page(Some("a"), 1)).await.unwrap();
+    assert_eq!(tags[0].0, tag("b"));
+    assert_eq!(tags[0].1.digest, digest("b"));
+    assert_eq!(tags.len(), 1);
+}
+
+async fn records_that_differ_are_found(index: &dyn MetadataIndex) {
+    let same = [
+        repository("differing"),
+        manifest("differing", "m", Some("s"), &["layer"]),
+        pointing("differing", "v1", "m"),
+        blob("differing", "layer"),
+    ];
+    put(index, same.to_vec()).await;
+    assert_eq!(index.differing(same.to_vec()).await.unwrap(), []);
+    let other = [
+        repository("differing"),
+        pointing("differing", "v1", "other"),
+        pointing("differing", "v2", "m"),
+        manifest("differing", "m", None, &["layer"]),
+    ];
+    let found = index.differing(other.to_vec()).await.unwrap();
+    let wanted: Vec<RecordKey> = other[1..].iter().map(Entry::key).collect();
+    assert_eq!(found, wanted);
+    assert_eq!(index.differing(vec![]).await.unwrap(), []);
 }
 
 async fn the_generation_is_kept(index: &dyn MetadataIndex) {

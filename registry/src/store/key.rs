@@ -13,6 +13,7 @@
 //!   records/<repository>/_manifests/<algorithm>/<hex>
 //!   records/<repository>/_tags/<tag>
 //!   records/<repository>/_blobs/<algorithm>/<hex>
+//!   records/<repository>/_leases/<uuid>
 //!   index/                                  sled, rebuilt from records/ at any doubt
 //!   index.state                             which generation of the index belongs to the records
 //! ```
@@ -119,7 +120,7 @@ impl UploadFolder {
 }
 
 /// The key of one record, relative to `records/`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKey {
     /// That a repository exists.
     Repository(Repository),
@@ -129,6 +130,8 @@ pub enum RecordKey {
     Tag(Repository, Tag),
     /// That a repository holds a blob.
     Blob(Repository, Digest),
+    /// That somebody needs content of a repository for a while.
+    Lease(Repository, Uuid),
 }
 
 impl RecordKey {
@@ -139,7 +142,8 @@ impl RecordKey {
             Self::Repository(repository)
             | Self::Manifest(repository, _)
             | Self::Tag(repository, _)
-            | Self::Blob(repository, _) => repository,
+            | Self::Blob(repository, _)
+            | Self::Lease(repository, _) => repository,
         }
     }
 
@@ -156,6 +160,7 @@ impl RecordKey {
             Self::Blob(_, digest) => {
                 format!("{name}/_blobs/{}/{}", digest.algorithm(), digest.hex())
             }
+            Self::Lease(_, id) => format!("{name}/_leases/{}", id.as_hyphenated()),
         }
     }
 
@@ -174,12 +179,14 @@ impl RecordKey {
             ["blobs", algorithm, hex] => {
                 Some(Self::Blob(repository, parse_digest(algorithm, hex)?))
             }
+            ["leases", id] => Some(Self::Lease(repository, id.parse().ok()?)),
             _ => None,
         }
     }
 }
 
-fn parse_digest(algorithm: &str, hex: &str) -> Option<Digest> {
+/// Reads the two parts of a digest in a path.
+pub(crate) fn parse_digest(algorithm: &str, hex: &str) -> Option<Digest> {
     Digest::from_hex(algorithm.parse().ok()?, hex).ok()
 }
 
@@ -187,6 +194,7 @@ fn parse_digest(algorithm: &str, hex: &str) -> Option<Digest> {
 #[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use artifact::{Digest, Repository, Tag};
+    use uuid::Uuid;
 
     use crate::store::key::RecordKey;
 
@@ -199,7 +207,8 @@ mod tests {
             RecordKey::Repository(repository.clone()),
             RecordKey::Manifest(repository.clone(), digest),
             RecordKey::Tag(repository.clone(), tag),
-            RecordKey::Blob(repository, digest),
+            RecordKey::Blob(repository.clone(), digest),
+            RecordKey::Lease(repository, Uuid::nil()),
         ] {
             assert_eq!(RecordKey::parse(&key.path()), Some(key));
         }

@@ -17,6 +17,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::store::key::RecordKey;
@@ -98,6 +99,18 @@ pub struct BlobRecord {
     pub linked: Timestamp,
 }
 
+/// That somebody, such as the agent of a node that pulls, needs content of a repository for a
+/// while, whatever becomes of its tags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// The content.
+    pub digests: Vec<Digest>,
+    /// When it ends, unless it is renewed.
+    pub expires: Timestamp,
+    /// Who asked for it, for people.
+    pub holder: String,
+}
+
 /// A record with its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -109,6 +122,8 @@ pub enum Entry {
     Tag(Repository, Tag, TagRecord),
     /// A blob of a repository.
     Blob(Repository, Digest, BlobRecord),
+    /// A lease on content of a repository.
+    Lease(Repository, Uuid, LeaseRecord),
 }
 
 impl Entry {
@@ -122,6 +137,7 @@ impl Entry {
             }
             Self::Tag(repository, tag, _) => RecordKey::Tag(repository.clone(), tag.clone()),
             Self::Blob(repository, digest, _) => RecordKey::Blob(repository.clone(), *digest),
+            Self::Lease(repository, id, _) => RecordKey::Lease(repository.clone(), *id),
         }
     }
 
@@ -135,6 +151,7 @@ impl Entry {
             Self::Manifest(_, _, record) => serde_json::to_vec(record),
             Self::Tag(_, _, record) => serde_json::to_vec(record),
             Self::Blob(_, _, record) => serde_json::to_vec(record),
+            Self::Lease(_, _, record) => serde_json::to_vec(record),
         }
     }
 
@@ -155,6 +172,9 @@ impl Entry {
             }
             RecordKey::Blob(repository, digest) => {
                 Self::Blob(repository, digest, serde_json::from_slice(json)?)
+            }
+            RecordKey::Lease(repository, id) => {
+                Self::Lease(repository, id, serde_json::from_slice(json)?)
             }
         })
     }
@@ -215,6 +235,19 @@ impl Records {
             .map_err(Error::Task)?
     }
 
+    /// The record that lies under `key`, `None` when there is none.
+    pub(crate) async fn get(&self, key: &RecordKey) -> Result<Option<Entry>, Error> {
+        let path = key.path();
+        let location = ObjectPath::from(path.as_str());
+        match read(self.store.as_ref(), key.clone(), path, &location).await {
+            Err(Error::Record {
+                source: object_store::Error::NotFound { .. },
+                ..
+            }) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     /// Every record, in no particular order; a damaged one is an error of its own.
     pub(crate) fn entries(&self) -> BoxStream<'static, Result<Entry, Error>> {
         let store = Arc::clone(&self.store);
@@ -229,10 +262,18 @@ impl Records {
                 let store = Arc::clone(&store);
                 async move {
                     let (key, path, location) = found?;
-                    read(store.as_ref(), key, path, &location).await
+                    match read(store.as_ref(), key, path, &location).await {
+                        // Removed since it was listed.
+                        Err(Error::Record {
+                            source: object_store::Error::NotFound { .. },
+                            ..
+                        }) => Ok(None),
+                        read => read.map(Some),
+                    }
                 }
             })
             .buffer_unordered(16)
+            .try_filter_map(|entry| async { Ok(entry) })
             .boxed()
     }
 }

@@ -3,41 +3,49 @@
 //! ```text
 //! r NAME                    repository           b NAME 0 DIGEST           blob
 //! m NAME 0 DIGEST           manifest             h DIGEST 0 NAME           who holds a blob
-//! t NAME 0 TAG              tag                  n NAME 0 BLOB 0 MANIFEST  who names a blob
+//! d DIGEST 0 NAME           who holds a manifest n NAME 0 CONTENT 0 DIGEST which manifest names it
+//! t NAME 0 TAG              tag                  x NAME 0 CHILD 0 DIGEST   which index names it
 //! o NAME 0 DIGEST 0 TAG     tags of a manifest   f NAME 0 SUBJECT 0 DIGEST referrers
-//! g                         generation
+//! e PATH                    lease                l DIGEST 0 PATH           which lease wants it
+//! i NAME 0 PATH             intended change      k MARK                    unreferenced since
+//! c NAME                    a kept fact          g                         generation
 //! ```
 //!
 //! sled's own durability is not relied on: after anything but a clean stop the index is rebuilt
 //! from the records. So nothing is flushed per change, and changes cost memory speed.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod keys;
+mod lock;
+mod stage;
+
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
 
 use artifact::{Digest, Repository, Tag};
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use jiff::Timestamp;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sled::{Batch, Db};
-use tokio::sync::Mutex;
+use sled::Db;
+use uuid::Uuid;
 
 use crate::error::Error;
+use crate::store::index::{Answer, Change, IndexLock, LockKey, MetadataIndex, Page};
 use crate::store::key::RecordKey;
-use crate::store::records::{BlobRecord, Entry, ManifestRecord, TagRecord};
-use crate::store::{Change, MetadataIndex, Page, RepositoryLock};
+use crate::store::locks::KeyedLocks;
+use crate::store::mark::Mark;
+use crate::store::records::{BlobRecord, Entry, LeaseRecord, ManifestRecord, TagRecord};
+use crate::store::sled::keys::parts;
+use crate::store::sled::lock::SledLock;
 
 /// Memory that sled may use for its cache, in bytes; its own default is a gigabyte.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// Repositories share this many locks.
-const LOCKS: usize = 64;
 
 /// [`MetadataIndex`] in sled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SledIndex {
     db: Db,
-    locks: Vec<Arc<Mutex<()>>>,
+    locks: KeyedLocks,
 }
 
 impl SledIndex {
@@ -50,7 +58,7 @@ impl SledIndex {
             .map_err(Error::index)?;
         Ok(Self {
             db,
-            locks: (0..LOCKS).map(|_| Arc::default()).collect(),
+            locks: KeyedLocks::default(),
         })
     }
 
@@ -62,87 +70,81 @@ impl SledIndex {
             .transpose()
     }
 
-    /// What follows `prefix` in the keys that start with it, after `after`, at most `limit`.
-    fn suffixes(&self, prefix: &[u8], page: &Page) -> Result<Vec<String>, Error> {
+    fn set<T: Serialize + ?Sized>(&self, key: Vec<u8>, value: &T) -> Result<(), Error> {
+        let json = serde_json::to_vec(value).map_err(Error::index)?;
+        self.db.insert(key, json).map(drop).map_err(Error::index)
+    }
+
+    fn record<T: DeserializeOwned>(&self, key: &RecordKey) -> Result<Option<T>, Error> {
+        self.get(&keys::record(key))
+    }
+
+    /// What follows `prefix` in the keys that start with it, with the values, after `after`, at
+    /// most `limit`.
+    fn scan(&self, prefix: &[u8], page: &Page) -> Result<Vec<(String, sled::IVec)>, Error> {
         let start = match &page.after {
             Some(after) => Bound::Excluded([prefix, after.as_bytes()].concat()),
             None => Bound::Included(prefix.to_vec()),
         };
         let mut found = Vec::new();
         for entry in self.db.range((start, Bound::Unbounded)) {
-            let (key, _) = entry.map_err(Error::index)?;
+            let (key, value) = entry.map_err(Error::index)?;
             let Some(suffix) = key.strip_prefix(prefix) else {
                 break;
             };
             if found.len() >= page.limit {
                 break;
             }
-            found.push(String::from_utf8_lossy(suffix).into_owned());
+            found.push((String::from_utf8_lossy(suffix).into_owned(), value));
         }
         Ok(found)
     }
 
-    fn stage(&self, batch: &mut Batch, change: &Change) -> Result<(), Error> {
-        match change {
-            Change::Put(entry) => self.stage_put(batch, entry),
-            Change::Remove(key) => self.stage_remove(batch, key),
-        }
+    /// The names that follow `prefix`.
+    fn names<T, E>(
+        &self,
+        prefix: &[u8],
+        page: &Page,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Vec<T>, Error>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        self.scan(prefix, page)?
+            .iter()
+            .map(|(name, _)| parse(name).map_err(Error::index))
+            .collect()
     }
 
-    fn stage_put(&self, batch: &mut Batch, entry: &Entry) -> Result<(), Error> {
-        let json = entry.to_json().map_err(Error::index)?;
-        batch.insert(record_key(&entry.key()), json);
-        match entry {
-            Entry::Repository(..) => {}
-            Entry::Manifest(repository, digest, record) => {
-                for key in manifest_keys(repository, digest, record) {
-                    batch.insert(key, vec![]);
-                }
-            }
-            Entry::Tag(repository, tag, record) => {
-                self.unpoint(batch, repository, tag)?;
-                batch.insert(tag_of_key(repository, &record.digest, tag), vec![]);
-            }
-            Entry::Blob(repository, digest, _) => {
-                batch.insert(holder_key(digest, repository), vec![]);
-            }
-        }
-        Ok(())
+    /// The names that follow `prefix`, with the records under them.
+    fn listed<T, E, R: DeserializeOwned>(
+        &self,
+        prefix: &[u8],
+        page: &Page,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Vec<(T, R)>, Error>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        self.scan(prefix, page)?
+            .iter()
+            .map(|(name, json)| {
+                let record = serde_json::from_slice(json).map_err(Error::index)?;
+                Ok((parse(name).map_err(Error::index)?, record))
+            })
+            .collect()
     }
 
-    fn stage_remove(&self, batch: &mut Batch, key: &RecordKey) -> Result<(), Error> {
-        let stored = record_key(key);
-        match key {
-            RecordKey::Repository(_) => {}
-            RecordKey::Manifest(repository, digest) => {
-                if let Some(record) = self.get::<ManifestRecord>(&stored)? {
-                    for key in manifest_keys(repository, digest, &record) {
-                        batch.remove(key);
-                    }
-                }
-            }
-            RecordKey::Tag(repository, tag) => self.unpoint(batch, repository, tag)?,
-            RecordKey::Blob(repository, digest) => batch.remove(holder_key(digest, repository)),
-        }
-        batch.remove(stored);
-        Ok(())
+    fn any(&self, prefix: &[u8]) -> Result<bool, Error> {
+        Ok(!self.scan(prefix, &first())?.is_empty())
     }
 
-    /// Forgets what a tag points to now.
-    fn unpoint(&self, batch: &mut Batch, repository: &Repository, tag: &Tag) -> Result<(), Error> {
-        let key = record_key(&RecordKey::Tag(repository.clone(), tag.clone()));
-        if let Some(record) = self.get::<TagRecord>(&key)? {
-            batch.remove(tag_of_key(repository, &record.digest, tag));
-        }
-        Ok(())
-    }
-
-    fn apply_now(&self, changes: &[Change]) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        for change in changes {
-            self.stage(&mut batch, change)?;
-        }
-        self.db.apply_batch(batch).map_err(Error::index)
+    fn holds(&self, entry: &Entry) -> Result<bool, Error> {
+        let stored = self.db.get(keys::record(&entry.key()));
+        let Some(json) = stored.map_err(Error::index)? else {
+            return Ok(false);
+        };
+        Ok(Entry::from_json(entry.key(), &json).is_ok_and(|stored| stored == *entry))
     }
 
     fn referrers_now(
@@ -153,109 +155,100 @@ impl SledIndex {
     ) -> Result<Vec<(Digest, ManifestRecord)>, Error> {
         let prefix = parts(b'f', &[repository.as_str(), &subject.to_string(), ""]);
         let mut found = Vec::new();
-        for digest in self.suffixes(&prefix, page)? {
-            let digest = Digest::parse(&digest).map_err(Error::index)?;
-            let key = record_key(&RecordKey::Manifest(repository.clone(), digest));
-            if let Some(record) = self.get(&key)? {
+        for digest in self.names(&prefix, page, Digest::parse)? {
+            let key = RecordKey::Manifest(repository.clone(), digest);
+            if let Some(record) = self.record(&key)? {
                 found.push((digest, record));
             }
         }
         Ok(found)
     }
-}
 
-/// `kind`, then the parts with a zero byte between them; no part contains one.
-fn parts(kind: u8, parts: &[&str]) -> Vec<u8> {
-    let mut key = vec![kind];
-    key.extend_from_slice(parts.join("\0").as_bytes());
-    key
-}
+    fn leases_now(&self, page: &Page) -> Result<Vec<(Repository, Uuid, LeaseRecord)>, Error> {
+        let found = self.listed(b"e", page, |path| parse_or(path, RecordKey::parse))?;
+        Ok(found
+            .into_iter()
+            .filter_map(|(key, record)| match key {
+                RecordKey::Lease(repository, id) => Some((repository, id, record)),
+                _ => None,
+            })
+            .collect())
+    }
 
-fn record_key(key: &RecordKey) -> Vec<u8> {
-    match key {
-        RecordKey::Repository(repository) => parts(b'r', &[repository.as_str()]),
-        RecordKey::Manifest(repository, digest) => {
-            parts(b'm', &[repository.as_str(), &digest.to_string()])
+    fn leased_now(&self, digest: &Digest) -> Result<Option<Timestamp>, Error> {
+        let prefix = parts(b'l', &[&digest.to_string(), ""]);
+        let mut latest = None;
+        for (_, expires) in self.scan(&prefix, &everything())? {
+            latest = latest.max(Some(
+                serde_json::from_slice(&expires).map_err(Error::index)?,
+            ));
         }
-        RecordKey::Tag(repository, tag) => parts(b't', &[repository.as_str(), tag.as_str()]),
-        RecordKey::Blob(repository, digest) => {
-            parts(b'b', &[repository.as_str(), &digest.to_string()])
-        }
+        Ok(latest)
     }
 }
 
-fn tag_of_key(repository: &Repository, digest: &Digest, tag: &Tag) -> Vec<u8> {
-    parts(
-        b'o',
-        &[repository.as_str(), &digest.to_string(), tag.as_str()],
-    )
-}
-
-fn holder_key(digest: &Digest, repository: &Repository) -> Vec<u8> {
-    parts(b'h', &[&digest.to_string(), repository.as_str()])
-}
-
-/// The keys that follow from a manifest: its place among referrers, and what it names.
-fn manifest_keys<'a>(
-    repository: &'a Repository,
-    digest: &'a Digest,
-    record: &'a ManifestRecord,
-) -> impl Iterator<Item = Vec<u8>> + 'a {
-    let digest = digest.to_string();
-    let referrer = record.subject.iter().map(|subject| (b'f', subject));
-    let named = record
-        .blobs
-        .iter()
-        .chain(&record.manifests)
-        .map(|named| (b'n', named));
-    referrer
-        .chain(named)
-        .map(move |(kind, other)| parts(kind, &[repository.as_str(), &other.to_string(), &digest]))
-}
-
-fn parse_all<T, E>(
-    names: Vec<String>,
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<Vec<T>, Error>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    names
-        .iter()
-        .map(|name| parse(name).map_err(Error::index))
-        .collect()
+/// A name that only this code can have written.
+fn parse_or<T>(name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, std::io::Error> {
+    parse(name).ok_or_else(|| std::io::Error::other(format!("unreadable name {name:?}")))
 }
 
 /// Answers from memory or with few disk reads, so it is done in place, without a thread hop.
-fn ready<'a, T: Send + 'a>(result: Result<T, Error>) -> BoxFuture<'a, Result<T, Error>> {
+fn ready<'a, T: Send + 'a>(result: Result<T, Error>) -> Answer<'a, T> {
     futures::future::ready(result).boxed()
 }
 
+fn of(repository: &Repository, kind: u8) -> Vec<u8> {
+    parts(kind, &[repository.as_str(), ""])
+}
+
 impl MetadataIndex for SledIndex {
-    fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>> {
+    fn apply(&self, changes: Vec<Change>) -> Answer<'_, ()> {
         ready(self.apply_now(&changes))
     }
 
-    fn lock<'a>(
-        &'a self,
-        repository: &'a Repository,
-    ) -> BoxFuture<'a, Result<RepositoryLock, Error>> {
-        let mut hasher = DefaultHasher::new();
-        repository.hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or_default();
-        let lock = Arc::clone(&self.locks[index]);
+    fn lock(&self, keys: Vec<LockKey>) -> Answer<'_, Box<dyn IndexLock>> {
         async move {
-            let held: RepositoryLock = Box::new(lock.lock_owned().await);
-            Ok(held)
+            let held = self.locks.lock(keys).await;
+            let index = self.clone();
+            Ok(Box::new(SledLock { index, held }) as Box<dyn IndexLock>)
         }
         .boxed()
     }
 
-    fn has_repository<'a>(
-        &'a self,
-        repository: &'a Repository,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        let key = record_key(&RecordKey::Repository(repository.clone()));
+    fn try_lock(&self, key: LockKey) -> Answer<'_, Option<Box<dyn IndexLock>>> {
+        let held = self.locks.try_lock(key);
+        let index = self.clone();
+        ready(Ok(held.map(|held| {
+            Box::new(SledLock { index, held }) as Box<dyn IndexLock>
+        })))
+    }
+
+    fn unsettled<'a>(&'a self, repository: Option<&'a Repository>) -> Answer<'a, Vec<RecordKey>> {
+        let names = match repository {
+            Some(repository) => self.names(&of(repository, b'i'), &everything(), |path| {
+                parse_or(path, RecordKey::parse)
+            }),
+            None => self.names(b"i", &everything(), |name| {
+                parse_or(name, |name| RecordKey::parse(name.split_once('\0')?.1))
+            }),
+        };
+        ready(names)
+    }
+
+    fn differing(&self, entries: Vec<Entry>) -> Answer<'_, Vec<RecordKey>> {
+        let mut differing = Vec::new();
+        for entry in entries {
+            match self.holds(&entry) {
+                Ok(true) => {}
+                Ok(false) => differing.push(entry.key()),
+                Err(error) => return ready(Err(error)),
+            }
+        }
+        ready(Ok(differing))
+    }
+
+    fn has_repository<'a>(&'a self, repository: &'a Repository) -> Answer<'a, bool> {
+        let key = keys::record(&RecordKey::Repository(repository.clone()));
         ready(self.db.contains_key(key).map_err(Error::index))
     }
 
@@ -263,54 +256,65 @@ impl MetadataIndex for SledIndex {
         &'a self,
         repository: &'a Repository,
         digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<Option<ManifestRecord>, Error>> {
-        ready(self.get(&record_key(&RecordKey::Manifest(
-            repository.clone(),
-            *digest,
-        ))))
+    ) -> Answer<'a, Option<ManifestRecord>> {
+        ready(self.record(&RecordKey::Manifest(repository.clone(), *digest)))
     }
 
     fn tag<'a>(
         &'a self,
         repository: &'a Repository,
         tag: &'a Tag,
-    ) -> BoxFuture<'a, Result<Option<TagRecord>, Error>> {
-        ready(self.get(&record_key(&RecordKey::Tag(
-            repository.clone(),
-            tag.clone(),
-        ))))
+    ) -> Answer<'a, Option<TagRecord>> {
+        ready(self.record(&RecordKey::Tag(repository.clone(), tag.clone())))
     }
 
     fn blob<'a>(
         &'a self,
         repository: &'a Repository,
         digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<Option<BlobRecord>, Error>> {
-        ready(self.get(&record_key(&RecordKey::Blob(repository.clone(), *digest))))
+    ) -> Answer<'a, Option<BlobRecord>> {
+        ready(self.record(&RecordKey::Blob(repository.clone(), *digest)))
     }
 
-    fn repositories(&self, page: Page) -> BoxFuture<'_, Result<Vec<Repository>, Error>> {
-        let names = self.suffixes(b"r", &page);
-        ready(names.and_then(|names| parse_all(names, Repository::parse)))
+    fn repositories(&self, page: Page) -> Answer<'_, Vec<Repository>> {
+        ready(self.names(b"r", &page, Repository::parse))
     }
 
-    fn tags<'a>(
+    fn tags<'a>(&'a self, repository: &'a Repository, page: Page) -> Answer<'a, Vec<Tag>> {
+        ready(self.names(&of(repository, b't'), &page, Tag::parse))
+    }
+
+    fn tag_records<'a>(
         &'a self,
         repository: &'a Repository,
         page: Page,
-    ) -> BoxFuture<'a, Result<Vec<Tag>, Error>> {
-        let names = self.suffixes(&parts(b't', &[repository.as_str(), ""]), &page);
-        ready(names.and_then(|names| parse_all(names, Tag::parse)))
+    ) -> Answer<'a, Vec<(Tag, TagRecord)>> {
+        ready(self.listed(&of(repository, b't'), &page, Tag::parse))
     }
 
     fn tags_of<'a>(
         &'a self,
         repository: &'a Repository,
         digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<Vec<Tag>, Error>> {
+    ) -> Answer<'a, Vec<Tag>> {
         let prefix = parts(b'o', &[repository.as_str(), &digest.to_string(), ""]);
-        let names = self.suffixes(&prefix, &everything());
-        ready(names.and_then(|names| parse_all(names, Tag::parse)))
+        ready(self.names(&prefix, &everything(), Tag::parse))
+    }
+
+    fn manifests<'a>(
+        &'a self,
+        repository: &'a Repository,
+        page: Page,
+    ) -> Answer<'a, Vec<(Digest, ManifestRecord)>> {
+        ready(self.listed(&of(repository, b'm'), &page, Digest::parse))
+    }
+
+    fn blobs<'a>(
+        &'a self,
+        repository: &'a Repository,
+        page: Page,
+    ) -> Answer<'a, Vec<(Digest, BlobRecord)>> {
+        ready(self.listed(&of(repository, b'b'), &page, Digest::parse))
     }
 
     fn referrers<'a>(
@@ -318,38 +322,91 @@ impl MetadataIndex for SledIndex {
         repository: &'a Repository,
         subject: &'a Digest,
         page: Page,
-    ) -> BoxFuture<'a, Result<Vec<(Digest, ManifestRecord)>, Error>> {
+    ) -> Answer<'a, Vec<(Digest, ManifestRecord)>> {
         ready(self.referrers_now(repository, subject, &page))
     }
 
-    fn holder_of<'a>(
-        &'a self,
-        digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<Option<Repository>, Error>> {
-        let names = self.suffixes(&parts(b'h', &[&digest.to_string(), ""]), &first());
-        ready(names.and_then(|names| Ok(parse_all(names, Repository::parse)?.pop())))
+    fn holder_of<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<Repository>> {
+        let prefix = parts(b'h', &[&digest.to_string(), ""]);
+        let names = self.names(&prefix, &first(), Repository::parse);
+        ready(names.map(|mut names| names.pop()))
+    }
+
+    fn is_held<'a>(&'a self, digest: &'a Digest) -> Answer<'a, bool> {
+        let digest = digest.to_string();
+        let as_blob = self.any(&parts(b'h', &[&digest, ""]));
+        ready(match as_blob {
+            Ok(false) => self.any(&parts(b'd', &[&digest, ""])),
+            known => known,
+        })
     }
 
     fn manifest_naming<'a>(
         &'a self,
         repository: &'a Repository,
-        blob: &'a Digest,
-    ) -> BoxFuture<'a, Result<Option<Digest>, Error>> {
-        let prefix = parts(b'n', &[repository.as_str(), &blob.to_string(), ""]);
-        let names = self.suffixes(&prefix, &first());
-        ready(names.and_then(|names| Ok(parse_all(names, Digest::parse)?.pop())))
+        content: &'a Digest,
+    ) -> Answer<'a, Option<Digest>> {
+        let prefix = parts(b'n', &[repository.as_str(), &content.to_string(), ""]);
+        let names = self.names(&prefix, &first(), Digest::parse);
+        ready(names.map(|mut names| names.pop()))
     }
 
-    fn generation(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
+    fn index_naming<'a>(
+        &'a self,
+        repository: &'a Repository,
+        manifest: &'a Digest,
+    ) -> Answer<'a, Option<Digest>> {
+        let prefix = parts(b'x', &[repository.as_str(), &manifest.to_string(), ""]);
+        let names = self.names(&prefix, &first(), Digest::parse);
+        ready(names.map(|mut names| names.pop()))
+    }
+
+    fn leases(&self, page: Page) -> Answer<'_, Vec<(Repository, Uuid, LeaseRecord)>> {
+        ready(self.leases_now(&page))
+    }
+
+    fn leased_until<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<Timestamp>> {
+        ready(self.leased_now(digest))
+    }
+
+    fn mark<'a>(&'a self, mark: &'a Mark, since: Timestamp) -> Answer<'a, ()> {
+        ready(self.set(parts(b'k', &[&mark.name()]), &since))
+    }
+
+    fn unmark<'a>(&'a self, mark: &'a Mark) -> Answer<'a, ()> {
+        let removed = self.db.remove(parts(b'k', &[&mark.name()]));
+        ready(removed.map(drop).map_err(Error::index))
+    }
+
+    fn marked<'a>(&'a self, mark: &'a Mark) -> Answer<'a, Option<Timestamp>> {
+        ready(self.get(&parts(b'k', &[&mark.name()])))
+    }
+
+    fn marks(&self, page: Page) -> Answer<'_, Vec<(Mark, Timestamp)>> {
+        ready(self.listed(b"k", &page, |name| parse_or(name, Mark::parse)))
+    }
+
+    fn now(&self) -> Answer<'_, Timestamp> {
+        ready(Ok(Timestamp::now()))
+    }
+
+    fn note<'a>(&'a self, name: &'a str, value: &'a str) -> Answer<'a, ()> {
+        ready(self.set(parts(b'c', &[name]), value))
+    }
+
+    fn noted<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>> {
+        ready(self.get(&parts(b'c', &[name])))
+    }
+
+    fn generation(&self) -> Answer<'_, Option<u64>> {
         ready(self.get(b"g"))
     }
 
-    fn begin(&self, generation: u64) -> BoxFuture<'_, Result<(), Error>> {
-        let written = self.db.insert(b"g", generation.to_string().as_bytes());
-        ready(written.map(drop).map_err(Error::index))
+    fn begin(&self, generation: u64) -> Answer<'_, ()> {
+        ready(self.set(b"g".to_vec(), &generation))
     }
 
-    fn flush(&self) -> BoxFuture<'_, Result<(), Error>> {
+    fn flush(&self) -> Answer<'_, ()> {
         async { self.db.flush_async().await.map(drop).map_err(Error::index) }.boxed()
     }
 }

@@ -12,6 +12,7 @@ use crate::http;
 use crate::index_state;
 use crate::metrics::Metrics;
 use crate::service::Registry;
+use crate::service::collect::Collector;
 use crate::store::key::DataFolder;
 use crate::store::local::LocalStore;
 use crate::store::records::Records;
@@ -33,20 +34,27 @@ pub async fn serve(
     let records = Records::open_local(&folder.records())?;
     let store = Arc::new(LocalStore::open(folder.clone(), config.max_uploads)?);
     let (index, state) = index_state::open_checked(&folder, &records).await?;
-    let registry = Arc::new(Registry::new(
+    let metrics = Metrics::new();
+    let collector = Collector::new(&config, metrics.clone())?;
+    let registry = Registry::new(
         Arc::<LocalStore>::clone(&store),
         store,
         records,
         index,
         config.max_blob_bytes,
-    ));
+    );
+    let registry = Arc::new(registry.with_collector(collector));
     let sweeper = tasks::start_sweeper(Arc::clone(&registry), config.upload_expiry);
     let settling = tasks::start_settling(Arc::clone(&registry));
-    let metrics = Metrics::new();
+    let interval = config.collection.interval.filter(|_| !config.read_only);
+    let collecting = interval.map(|time| tasks::start_collector(Arc::clone(&registry), time));
     let router = http::router(Arc::clone(&registry), config.external_url, metrics.clone());
     let served = http::server::serve(router, listener, shutdown).await;
     sweeper.abort();
     settling.abort();
+    if let Some(collecting) = collecting {
+        collecting.abort();
+    }
     if registry.close().await {
         state.close(&folder).await?;
     }

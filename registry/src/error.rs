@@ -9,6 +9,8 @@ use artifact::reference::InvalidReference;
 use artifact::{Digest, Repository};
 use uuid::Uuid;
 
+use crate::service::retention::InvalidRule;
+
 /// Why an operation of the registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -201,6 +203,50 @@ pub enum Error {
     /// The storage gave more or fewer bytes of a blob than it has.
     #[error("the storage gave content of another length than the blob has")]
     ContentLength,
+    /// The registry was told to change nothing.
+    #[error("the registry is read-only: it changes nothing, and it collects nothing")]
+    ReadOnly,
+    /// Another collection is running, in this process or in another replica.
+    #[error("a collection is already running: wait until it is done")]
+    CollectionRuns,
+    /// A collection would remove more than anybody would mean, so it removed nothing.
+    #[error(
+        "{going} of {total} {what} would go, more than {percent} %: nothing was removed; look at what would go with --dry-run, and allow it with --force"
+    )]
+    TooMuch {
+        /// What is counted.
+        what: &'static str,
+        /// How many would go.
+        going: u64,
+        /// How many there are.
+        total: u64,
+        /// The share that may go.
+        percent: u8,
+    },
+    /// Records could not be read when the index was built, so what they name would look
+    /// unreferenced.
+    #[error(
+        "{damaged} records could not be read when the index was built, and what they name would be collected: find them with `hayloft fsck`, put them right, and run `hayloft registry reindex`"
+    )]
+    RecordsDamaged {
+        /// How many.
+        damaged: String,
+    },
+    /// A retention rule cannot be followed.
+    #[error("retention rule {rule}")]
+    RetentionRule {
+        /// The rule.
+        rule: String,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidRule,
+    },
+    /// A lease is asked for that no node would need.
+    #[error("the lease cannot be given: {reason}")]
+    LeaseInvalid {
+        /// Why.
+        reason: String,
+    },
     /// The registry is shutting down.
     #[error("the registry is shutting down: try again when it is back")]
     Closing,
@@ -213,6 +259,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error with everything that led to it, in one line.
+    pub(crate) fn chain(&self) -> String {
+        let mut chain = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(source) = cause {
+            chain.push_str(": ");
+            chain.push_str(&source.to_string());
+            cause = source.source();
+        }
+        chain
+    }
+
     /// The content has another digest than was claimed.
     pub(crate) fn digest_mismatch(expected: Digest, actual: Digest) -> Self {
         Self::DigestMismatch {

@@ -1,10 +1,12 @@
 //! HTTP: the router, the order in which a request is looked at, and what all handlers share.
 
 mod access;
+mod admin;
 mod blobs;
 mod body;
 mod endpoint;
 mod error;
+mod leases;
 mod listings;
 mod manifests;
 mod metrics;
@@ -125,6 +127,10 @@ async fn answer(state: &State, parts: &Parts, body: axum::body::Body) -> Result<
         Endpoint::Manifest(repository, reference) => {
             manifests::dispatch(state, parts, repository, reference, body).await
         }
+        Endpoint::Lease(repository, id) => {
+            leases::dispatch(state, parts, repository, id, body).await
+        }
+        Endpoint::Admin(task) => admin::dispatch(state, parts, task).await,
         Endpoint::Ping | Endpoint::Catalog | Endpoint::Tags(_) | Endpoint::Referrers(..)
             if !is_read =>
         {

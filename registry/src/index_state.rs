@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::lock;
 use crate::error::Error;
+use crate::store::index::DAMAGED_RECORDS;
 use crate::store::key::DataFolder;
 use crate::store::local::{sync_folder, write_durably};
 use crate::store::records::{Entry, Records};
@@ -222,6 +223,8 @@ async fn rebuild(
             records: summary.records(),
         });
     }
+    let damaged = summary.damaged.to_string();
+    index.note(DAMAGED_RECORDS, &damaged).await?;
     index.begin(marker.generation).await?;
     Ok((index, summary))
 }

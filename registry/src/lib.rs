@@ -22,6 +22,9 @@ pub use config::{
 };
 pub use error::Error;
 pub use index_state::{ReindexProgress, ReindexSummary, reindex};
+pub use service::collect::CollectOptions;
+pub use service::collect::report::{CollectEvent, CollectSummary, Collectable, Reason, Stay};
+pub use service::retention::InvalidRule;
 pub use store::key::RecordKey;
 pub use store::records::{
     BlobRecord, Entry, LeaseRecord, ManifestRecord, RepositoryRecord, TagRecord,

@@ -2,7 +2,11 @@
 
 pub(crate) mod blobs;
 pub(crate) mod changes;
+pub(crate) mod collect;
+pub(crate) mod events;
+pub(crate) mod leases;
 pub(crate) mod manifests;
+pub(crate) mod retention;
 pub(crate) mod uploads;
 
 use std::collections::BTreeSet;
@@ -12,6 +16,7 @@ use artifact::{Digest, Repository, Tag};
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
 use crate::error::Error;
+use crate::service::collect::Collector;
 use crate::store::key::RecordKey;
 use crate::store::records::{ManifestRecord, Records};
 use crate::store::{BlobStore, MetadataIndex, Page, UploadStore};
@@ -32,6 +37,7 @@ pub(crate) struct Registry {
     records: Records,
     index: Arc<dyn MetadataIndex>,
     max_blob_bytes: Option<u64>,
+    collector: Collector,
     /// Records whose change failed half-way, until they are settled.
     leftover: Mutex<BTreeSet<RecordKey>>,
     /// Rung when something was added there.
@@ -56,10 +62,17 @@ impl Registry {
             records,
             index,
             max_blob_bytes,
+            collector: Collector::default(),
             leftover: Mutex::default(),
             settling: Notify::new(),
             is_open: RwLock::new(true),
         }
+    }
+
+    /// Collects by these settings.
+    #[must_use]
+    pub(crate) fn with_collector(self, collector: Collector) -> Self {
+        Self { collector, ..self }
     }
 
     /// The store of upload sessions.

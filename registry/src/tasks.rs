@@ -1,11 +1,15 @@
-//! Background tasks: the sweeper of upload sessions, and the settling of changes left half-way.
+//! Background tasks: the sweeper of upload sessions, the settling of changes left half-way, and
+//! the collector.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::error::Error;
 use crate::service::Registry;
+use crate::service::collect::CollectOptions;
+use crate::service::events::Outlet;
 
 /// Longest pause between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_secs(600);
@@ -47,6 +51,35 @@ pub(crate) fn start_settling(registry: Arc<Registry>) -> JoinHandle<()> {
             } else {
                 let _ = tokio::time::timeout(SETTLE_PAUSE, registry.left_half_way()).await;
             }
+        }
+    })
+}
+
+/// Longest wait before the first collection of a process: one that restarts more often than it
+/// collects would never do so otherwise.
+const FIRST_COLLECTION: Duration = Duration::from_secs(300);
+
+/// Collects what nobody refers to, every `interval`.
+pub(crate) fn start_collector(registry: Arc<Registry>, interval: Duration) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        tokio::time::sleep(interval.min(FIRST_COLLECTION)).await;
+        loop {
+            let options = CollectOptions::default();
+            match registry.collect(options, &Outlet::silent()).await {
+                Ok(summary) if summary.removed_nothing() => {}
+                Ok(summary) => tracing::info!(
+                    tags = summary.tags,
+                    manifests = summary.manifests,
+                    blobs = summary.blobs,
+                    contents = summary.contents,
+                    bytes = summary.bytes,
+                    "collected what nobody refers to"
+                ),
+                // Another replica is at it.
+                Err(Error::CollectionRuns) => {}
+                Err(error) => tracing::warn!(error = error.chain(), "nothing was collected"),
+            }
+            tokio::time::sleep(interval).await;
         }
     })
 }

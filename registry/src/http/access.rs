@@ -30,6 +30,8 @@ pub(crate) enum Access<'a> {
     Push(&'a Repository),
     /// Delete from a repository.
     Delete(&'a Repository),
+    /// Look after the storage as a whole.
+    Admin,
 }
 
 impl<'a> Access<'a> {
@@ -38,6 +40,9 @@ impl<'a> Access<'a> {
         let repository = match endpoint {
             Endpoint::Ping => return Self::Ping,
             Endpoint::Catalog => return Self::Catalog,
+            Endpoint::Admin(_) => return Self::Admin,
+            // Whoever may pull something may keep it while they do.
+            Endpoint::Lease(repository, _) => return Self::Pull(repository),
             // Whatever is done to a session, a pending push is all it touches.
             Endpoint::Uploads(repository) | Endpoint::Upload(repository, _) => {
                 return Self::Push(repository);

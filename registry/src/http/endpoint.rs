@@ -30,6 +30,18 @@ pub(crate) enum Endpoint {
     Tags(Repository),
     /// `/v2/<name>/referrers/<digest>`: end-12.
     Referrers(Repository, Digest),
+    /// `/v2/<name>/_hayloft/leases/<id>`: a lease on content of the repository.
+    Lease(Repository, Uuid),
+    /// `/v2/_hayloft/<task>`: looking after the storage.
+    Admin(AdminTask),
+}
+
+/// Work on the storage of a running registry. No repository begins with an underscore, so these
+/// paths cannot meet a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AdminTask {
+    /// Collect what nobody refers to.
+    Collect,
 }
 
 impl Endpoint {
@@ -47,6 +59,8 @@ impl Endpoint {
         let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();
         match segments.as_slice() {
             ["_catalog"] => Some(Ok(Self::Catalog)),
+            ["_hayloft", "collect"] => Some(Ok(Self::Admin(AdminTask::Collect))),
+            [name @ .., "_hayloft", "leases", id] => Some(lease(name, id)),
             [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"] => {
                 Some(repository(name).map(Self::Uploads))
             }
@@ -108,6 +122,14 @@ fn upload(name: &[&str], id: &str) -> Result<Endpoint, Error> {
     Ok(Endpoint::Upload(repository, id))
 }
 
+fn lease(name: &[&str], id: &str) -> Result<Endpoint, Error> {
+    let repository = repository(name)?;
+    let id = Uuid::parse_str(id).map_err(|_| Error::LeaseInvalid {
+        reason: "its name must be a UUID".to_owned(),
+    })?;
+    Ok(Endpoint::Lease(repository, id))
+}
+
 fn with_digest(
     name: &[&str],
     text: &str,
@@ -136,7 +158,7 @@ mod tests {
     use proptest::prelude::proptest;
 
     use crate::error::Error;
-    use crate::http::endpoint::Endpoint;
+    use crate::http::endpoint::{AdminTask, Endpoint};
     use crate::service::manifests::ManifestReference;
 
     fn name(text: &str) -> Repository {
@@ -166,6 +188,10 @@ mod tests {
         assert_eq!(parse("/v2/a/tags/list"), Endpoint::Tags(name("a")));
         let path = format!("/v2/a/referrers/{digest}");
         assert_eq!(parse(&path), Endpoint::Referrers(name("a"), digest));
+        let path = format!("/v2/a/b/_hayloft/leases/{id}");
+        assert_eq!(parse(&path), Endpoint::Lease(name("a/b"), id));
+        let collect = Endpoint::Admin(AdminTask::Collect);
+        assert_eq!(parse("/v2/_hayloft/collect"), collect);
     }
 
     #[test]

@@ -115,6 +115,11 @@ fn refuse(error: &Error) -> Response {
             );
             return with_header(response, header::RETRY_AFTER, "60");
         }
+        Error::ReadOnly => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
+        Error::LeaseInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
+        Error::CollectionRuns | Error::TooMuch { .. } | Error::RecordsDamaged { .. } => {
+            (StatusCode::CONFLICT, ErrorCode::Denied)
+        }
         Error::Closing => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
         Error::StorageFull { .. } => {
             log(error);
@@ -138,6 +143,7 @@ fn refuse(error: &Error) -> Response {
         | Error::Record { .. }
         | Error::DamagedRecord { .. }
         | Error::Index { .. }
+        | Error::RetentionRule { .. }
         | Error::InUse { .. }
         | Error::Task(_)
         | Error::Listen(_) => {
@@ -197,12 +203,5 @@ fn part_of(error: &Error) -> Fault {
 
 /// Logs an error with everything that led to it.
 fn log(error: &Error) {
-    let mut chain = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        chain.push_str(": ");
-        chain.push_str(&source.to_string());
-        cause = source.source();
-    }
-    tracing::error!(error = chain, "a request failed");
+    tracing::error!(error = error.chain(), "a request failed");
 }

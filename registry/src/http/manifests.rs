@@ -33,7 +33,7 @@ pub(super) async fn dispatch(
         Method::HEAD => {
             let found = state
                 .registry
-                .find_manifest(&repository, &reference)
+                .look_at_manifest(&repository, &reference)
                 .await?;
             Ok(described(StatusCode::OK, &found))
         }

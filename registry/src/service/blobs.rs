@@ -22,6 +22,9 @@ impl Registry {
         digest: &Digest,
     ) -> Result<u64, Error> {
         self.require_blob(repository, digest).await?;
+        if !self.renew_blob(repository, digest).await? {
+            return Err(unknown(repository, digest));
+        }
         // The storage itself is asked: a record of content that has gone must not lead a client
         // to skip its upload.
         self.blobs
@@ -96,7 +99,7 @@ impl Registry {
     ) -> Result<(), Error> {
         self.lock_more(lock, repository).await?;
         if self.index.blob(repository, digest).await?.is_some() {
-            return Ok(());
+            return self.touch_blob(repository, digest).await;
         }
         let record = BlobRecord {
             size,
@@ -105,7 +108,8 @@ impl Registry {
         let entry = Entry::Blob(repository.clone(), *digest, record);
         let created = self.missing_repository(repository).await?;
         let changes = created.into_iter().chain([Change::Put(Box::new(entry))]);
-        self.change(lock, changes.collect()).await
+        self.change(lock, changes.collect()).await?;
+        self.touch_blob(repository, digest).await
     }
 
     /// Takes a blob out of the repository. Its content goes with garbage collection, when no

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use crate::error::Error;
 use crate::service::Registry;
+use crate::store::index::DAMAGED_RECORDS;
 use crate::store::key::RecordKey;
 use crate::store::records::{Entry, RepositoryRecord};
 use crate::store::{Change, IndexLock, LockKey};
@@ -112,10 +113,6 @@ impl Registry {
 
     /// Settles everything that was left unsettled in any repository, and waits for repositories
     /// that are in use. Fails when some of it cannot be settled.
-    #[expect(
-        dead_code,
-        reason = "the collection calls it before it removes anything"
-    )]
     pub(crate) async fn settle_all(&self) -> Result<(), Error> {
         for repository in self.unsettled_repositories().await? {
             drop(self.lock_repository(&repository, None).await?);
@@ -138,6 +135,17 @@ impl Registry {
     /// Completes when a change was left half-way in this process.
     pub(crate) async fn left_half_way(&self) {
         self.settling.notified().await;
+    }
+
+    /// Whether a change of some repository's hold on this content was left half-way: then nobody
+    /// knows whether it is held.
+    pub(crate) async fn is_hold_unsettled(&self, content: &Digest) -> Result<bool, Error> {
+        let mut keys = self.index.unsettled(None).await?;
+        keys.extend(self.leftover().iter().cloned());
+        Ok(keys.iter().any(|key| match key {
+            RecordKey::Blob(_, digest) | RecordKey::Manifest(_, digest) => digest == content,
+            RecordKey::Repository(_) | RecordKey::Tag(..) | RecordKey::Lease(..) => false,
+        }))
     }
 
     async fn unsettled_repositories(&self) -> Result<BTreeSet<Repository>, Error> {
@@ -195,6 +203,7 @@ impl Registry {
             // As in a rebuilt index: what cannot be read is not there.
             Err(error @ Error::DamagedRecord { .. }) => {
                 tracing::error!(%error, "passed over a record");
+                self.index.note(DAMAGED_RECORDS, "some").await?;
                 Ok(Change::Remove(key))
             }
             Err(error) => Err(error),

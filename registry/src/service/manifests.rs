@@ -81,6 +81,23 @@ impl Registry {
         Err(unknown(repository, reference))
     }
 
+    /// Finds a manifest for a client that may not push it again because it is there.
+    pub(crate) async fn look_at_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Result<FoundManifest, Error> {
+        let found = self.find_manifest(repository, reference).await?;
+        match reference {
+            ManifestReference::Digest(digest)
+                if !self.renew_manifest(repository, digest).await? =>
+            {
+                Err(unknown(repository, reference))
+            }
+            _ => Ok(found),
+        }
+    }
+
     /// The bytes of a manifest that was found.
     pub(crate) async fn manifest_content(
         &self,
@@ -113,7 +130,8 @@ impl Registry {
         let subject = record.subject;
         let mut changes = Vec::new();
         changes.extend(self.missing_repository(repository).await?);
-        changes.extend(self.missing_manifest(repository, digest, record).await?);
+        let missing = self.missing_manifest(repository, digest, record.clone());
+        changes.extend(missing.await?);
         // Last, so that a tag never points to a manifest that is not there.
         let tag = match &new.reference {
             ManifestReference::Tag(tag) => Some(tag),
@@ -125,6 +143,7 @@ impl Registry {
                 .map(|tag| pointing(repository, tag, digest)),
         );
         self.change(lock.as_mut(), changes).await?;
+        self.touch_manifest(repository, &digest, &record).await?;
         Ok(StoredManifest { digest, subject })
     }
 

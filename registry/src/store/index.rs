@@ -21,6 +21,10 @@ use crate::store::key::RecordKey;
 use crate::store::mark::Mark;
 use crate::store::records::{BlobRecord, Entry, LeaseRecord, ManifestRecord, TagRecord};
 
+/// Note: how many records could not be read when the index was built. What they name looks
+/// unreferenced, so nothing is collected until they are put right.
+pub(crate) const DAMAGED_RECORDS: &str = "records.damaged";
+
 /// What a method of the index gives, in time.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 

@@ -17,6 +17,14 @@ pub enum Mark {
 }
 
 impl Mark {
+    /// What it is on.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        match self {
+            Self::Link(_, digest) | Self::Manifest(_, digest) | Self::Content(digest) => digest,
+        }
+    }
+
     /// The name under which it is kept and listed.
     #[must_use]
     pub fn name(&self) -> String {

@@ -3,6 +3,7 @@
 pub(crate) mod registry;
 pub(crate) mod values;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,10 @@ use crate::args::registry::{RegistryOptions, StorageArgs};
     max_term_width = 100
 )]
 pub(crate) struct Cli {
+    /// The configuration file [default: hayloft/hayloft.toml in the XDG configuration folder, else
+    /// /etc/hayloft/hayloft.toml]
+    #[arg(long, value_name = "FILE", env = "HAYLOFT_CONFIG", global = true)]
+    pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -52,11 +57,77 @@ pub(crate) enum Verb {
     Ps(PsArgs),
     /// Show a model's manifest and GGUF metadata as its registry has them
     Inspect(InspectArgs),
+    /// Show what is configured and where it came from, or check a configuration file
+    Config {
+        #[command(subcommand)]
+        task: ConfigTask,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigTask {
+    /// Print every value that a role would run with, and where it came from
+    Show {
+        /// The role
+        #[arg(long, value_enum, default_value_t = Role::Serve)]
+        role: Role,
+        /// Form of the output; the TOML form can be read back as a configuration file
+        #[arg(long, short, value_enum, default_value_t = ConfigOutput::Text)]
+        output: ConfigOutput,
+        /// Flags of the role, after --
+        #[arg(last = true)]
+        flags: Vec<OsString>,
+    },
+    /// Check a configuration file: every key and every value
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Print all keys as a table
+    #[command(hide = true)]
+    Keys,
+}
+
+/// A role, as `config show` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// All of them in one process
+    Serve,
+    /// The registry
+    Registry,
+    /// The node agent
+    Agent,
+    /// The runtime
+    Runtime,
+}
+
+impl Role {
+    /// Its command.
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Registry => "registry",
+            Self::Agent => "agent",
+            Self::Runtime => "runtime",
+        }
+    }
+}
+
+/// How to print a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConfigOutput {
+    /// For people
+    Text,
+    /// As a configuration file
+    Toml,
+    /// For programs
+    Json,
 }
 
 /// The folder that holds everything on this machine.

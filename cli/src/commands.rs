@@ -1,5 +1,6 @@
 //! One function per verb.
 
+mod config;
 mod inspect;
 mod models;
 mod pull;
@@ -13,8 +14,8 @@ use clap::CommandFactory;
 use crate::args::{Cli, RegistryTask, Verb};
 
 /// Does what the command line asks for.
-pub(crate) async fn run(verb: Verb) -> Result<()> {
-    match verb {
+pub(crate) async fn run(cli: Cli) -> Result<()> {
+    match cli.verb {
         Verb::Serve(args) => roles::serve(args).await,
         Verb::Registry(args) => match args.task {
             None => roles::registry(&args).await,
@@ -30,6 +31,7 @@ pub(crate) async fn run(verb: Verb) -> Result<()> {
         Verb::Run(args) => run::run(args).await,
         Verb::Ps(args) => models::ps(&args).await,
         Verb::Inspect(args) => inspect::inspect(&args).await,
+        Verb::Config { task } => config::config(&task, cli.config.as_deref()),
         Verb::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -17,20 +17,29 @@ mod runtime_client;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use crate::args::{Cli, Verb};
+use crate::config::{Failure, Loaded};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (loaded, cli) = match configure() {
+        Ok(configured) => configured,
+        // Prints help, too, and ends with clap's own exit code.
+        Err(Failure::Usage(error)) => error.exit(),
+        Err(failure) => return report::misconfigured(&failure.into()),
+    };
     start_logging(&cli.verb);
+    if let Some(file) = &loaded.file {
+        tracing::info!(file = %file.path.display(), "configuration read");
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
             return report::failure(&anyhow::Error::new(error).context("cannot start threads"));
         }
     };
-    let outcome = runtime.block_on(commands::run(cli.verb));
+    let outcome = runtime.block_on(commands::run(cli));
     // Interrupted work may leave a blocking read behind (a prompt at the terminal): do not wait for it.
     runtime.shutdown_background();
     match outcome {
@@ -39,6 +48,14 @@ fn main() -> ExitCode {
         Err(error) if report::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => report::failure(&error),
     }
+}
+
+/// Flags over environment over file over defaults.
+fn configure() -> Result<(Loaded, Cli), Failure> {
+    let words: Vec<_> = std::env::args_os().collect();
+    let loaded = config::load(&words)?;
+    let cli = Cli::from_arg_matches(&loaded.matches)?;
+    Ok((loaded, cli))
 }
 
 /// Roles log to standard error: text on a terminal, JSON otherwise. Verbs log warnings only.

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use artifact::agent_api::{AgentError, AgentErrorCode};
 
-/// Exit codes, documented in docs/cli.md. 2 is clap's: the command line could not be read.
+/// Exit codes, documented in docs/cli.md. 2 is also clap's: the command line could not be read.
 mod code {
     pub(super) const FAILED: u8 = 1;
+    pub(super) const MISCONFIGURED: u8 = 2;
     pub(super) const NOT_FOUND: u8 = 3;
     pub(super) const UNREACHABLE: u8 = 4;
     pub(super) const CORRUPT: u8 = 5;
@@ -27,6 +28,17 @@ pub(crate) struct NotFound(pub(crate) String);
 
 /// Prints the error as one line, `error: what was attempted: cause: cause`, and gives the exit code.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
+    tell_error(error);
+    ExitCode::from(exit_code(error))
+}
+
+/// As [`failure`], for a configuration that cannot be used.
+pub(crate) fn misconfigured(error: &anyhow::Error) -> ExitCode {
+    tell_error(error);
+    ExitCode::from(code::MISCONFIGURED)
+}
+
+fn tell_error(error: &anyhow::Error) {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string().replace(['\n', '\r'], " ");
@@ -36,7 +48,6 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
         }
     }
     tell!("error: {}", escape(&parts.join(": ")));
-    ExitCode::from(exit_code(error))
 }
 
 /// Whether the reader of our output went away.

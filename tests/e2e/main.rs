@@ -10,6 +10,7 @@ mod agent_api;
 mod agent_faults;
 mod agent_push;
 mod cli;
+mod config;
 mod main_path;
 mod registry_clients;
 mod registry_discovery;

@@ -86,16 +86,24 @@ pub fn hayloft_command<S: AsRef<std::ffi::OsStr>>(
 ) -> Command {
     let mut command = Command::new(binary());
     command.args(arguments).stdin(Stdio::null());
-    // Lists kept from earlier pushes of this user must not make a test's push shorter.
-    command.env("XDG_CACHE_HOME", "/nonexistent");
-    for variable in [
-        "HAYLOFT_AGENT",
-        "HAYLOFT_DATA",
-        "OLLAMA_HOST",
+    // Lists kept from earlier pushes of this user must not make a test's push shorter, and what
+    // this user has configured is not what is tested.
+    command
+        .env("XDG_CACHE_HOME", "/nonexistent")
+        .env("XDG_CONFIG_HOME", "/nonexistent");
+    let foreign = [
+        "HAYLOFT_",
+        "OLLAMA_",
+        "OTEL_",
+        "AWS_",
         "HTTP_PROXY",
         "HTTPS_PROXY",
-    ] {
-        command.env_remove(variable);
+    ];
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if foreign.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(&variable);
+        }
     }
     command
 }

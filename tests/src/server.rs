@@ -15,9 +15,17 @@ pub struct Builder {
     data: Option<PathBuf>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    only_configured: bool,
 }
 
 impl Builder {
+    /// Leaves out the flags for data folder and addresses: a file or the environment has them.
+    #[must_use]
+    pub fn only_configured(mut self) -> Self {
+        self.only_configured = true;
+        self
+    }
+
     /// The data folder, so that it outlives the server; a temporary one otherwise.
     #[must_use]
     pub fn data(mut self, folder: &Path) -> Self {
@@ -57,14 +65,16 @@ impl Builder {
                     .expect("a known role"),
             ),
         };
-        let mut command = hayloft_command([self.role.as_str(), "--data"]);
-        command.arg(&data);
-        if self.role == "serve" {
+        let mut command = hayloft_command([self.role.as_str()]);
+        if !self.only_configured {
+            command.arg("--data").arg(&data);
             for role in roles {
-                command.args([&format!("--{role}-listen"), "127.0.0.1:0"]);
+                let flag = match self.role.as_str() {
+                    "serve" => format!("--{role}-listen"),
+                    _ => "--listen".to_owned(),
+                };
+                command.args([flag.as_str(), "127.0.0.1:0"]);
             }
-        } else {
-            command.args(["--listen", "127.0.0.1:0"]);
         }
         command.args(&self.arguments).envs(self.environment);
         let mut child = command
@@ -155,6 +165,7 @@ impl Server {
             data: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            only_configured: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Retention rules as people write them: `team/*=last:10,within:30d,match:v*,untagged:7d`.
 
 use registry::RetentionRule;
+use toml::de::DeValue;
 
 use crate::args::values::{duration, period};
 
@@ -35,4 +36,54 @@ pub(crate) fn parse(text: &str) -> Result<RetentionRule, String> {
         }
     }
     Ok(rule)
+}
+
+/// A `[[registry.retention]]` table as the text of a rule.
+pub(crate) fn from_table(table: &DeValue<'_>) -> Result<String, String> {
+    let DeValue::Table(table) = table else {
+        return Err("a rule is a table".to_owned());
+    };
+    let mut repositories = None;
+    let mut conditions = Vec::new();
+    for (name, value) in table {
+        let value = value.get_ref();
+        let mut add = |condition: &str| -> Result<(), String> {
+            for text in one_or_more(name.get_ref(), value)? {
+                conditions.push(format!("{condition}:{text}"));
+            }
+            Ok(())
+        };
+        match name.get_ref().as_ref() {
+            "repositories" => {
+                repositories = value.as_str().map(str::to_owned);
+            }
+            "keep-last" => add("last")?,
+            "keep-within" => add("within")?,
+            "keep-matching" => add("match")?,
+            "untagged-after" => add("untagged")?,
+            other => {
+                return Err(format!(
+                    "unknown key {other}; there are repositories, keep-last, keep-within, \
+                     keep-matching and untagged-after"
+                ));
+            }
+        }
+    }
+    let repositories = repositories.ok_or("repositories names those that the rule is for")?;
+    let text = format!("{repositories}={}", conditions.join(","));
+    parse(&text).map(|_| text)
+}
+
+fn one_or_more(name: &str, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    match value {
+        DeValue::String(text) => Ok(vec![text.clone().into_owned()]),
+        DeValue::Integer(number) => Ok(vec![number.as_str().to_owned()]),
+        DeValue::Array(items) => {
+            let items = items.iter().map(|item| item.get_ref().as_str());
+            let items: Option<Vec<&str>> = items.collect();
+            let items = items.ok_or_else(|| format!("{name} is a list of texts"))?;
+            Ok(items.into_iter().map(str::to_owned).collect())
+        }
+        _ => Err(format!("{name} is text or a number")),
+    }
 }

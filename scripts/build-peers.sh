@@ -2,8 +2,8 @@
 # Builds the pinned Go peers of `make test-peers` into .peers/bin, once.
 #
 # Versions are pinned and checksummed by tests/peers/go.mod and
-# tests/peers/ollama/go.mod (Ollama needs cgo and older dependencies, so it has
-# a module of its own). A binary that already carries its pinned version is
+# tests/peers/ollama/go.mod and tests/peers/versitygw/go.mod (Ollama needs cgo and
+# older dependencies, versitygw newer ones, so each has a module of its own). A binary that already carries its pinned version is
 # left alone: Go records the version in the binary, so there is no stamp file
 # that could disagree with it.
 set -euo pipefail
@@ -59,6 +59,7 @@ main() {
   build regctl "$peers" github.com/regclient/regclient github.com/regclient/regclient/cmd/regctl 0
   build distribution "$peers" github.com/distribution/distribution/v3 github.com/distribution/distribution/v3/cmd/registry 0
   build helm "$peers" helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm 0
+  build versitygw "$peers/versitygw" github.com/versity/versitygw github.com/versity/versitygw/cmd/versitygw 0
   build ollama "$peers/ollama" github.com/ollama/ollama github.com/ollama/ollama 1
 }
 

@@ -13,9 +13,8 @@ use crate::index_state;
 use crate::metrics::Metrics;
 use crate::service::Registry;
 use crate::service::collect::Collector;
+use crate::storage;
 use crate::store::key::DataFolder;
-use crate::store::local::LocalStore;
-use crate::store::records::Records;
 use crate::tasks;
 
 /// Runs a registry on `listener` until `shutdown` completes.
@@ -30,16 +29,15 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let folder = DataFolder::new(&config.data);
     let _lock = lock(&folder)?;
-    fs::create_dir_all(folder.records()).map_err(Error::storage("create", folder.records()))?;
-    let records = Records::open_local(&folder.records())?;
-    let store = Arc::new(LocalStore::open(folder.clone(), config.max_uploads)?);
-    let (index, state) = index_state::open_checked(&folder, &records).await?;
+    let mut stores = storage::open(&config, &folder).await?;
+    let closing = stores.closing();
+    let (index, state) = index_state::open_checked(&folder, &stores.records).await?;
     let metrics = Metrics::new();
     let collector = Collector::new(&config, metrics.clone())?;
     let registry = Registry::new(
-        Arc::<LocalStore>::clone(&store),
-        store,
-        records,
+        stores.blobs,
+        stores.uploads,
+        stores.records,
         index,
         config.max_blob_bytes,
     );
@@ -48,7 +46,12 @@ pub async fn serve(
     let settling = tasks::start_settling(Arc::clone(&registry));
     let interval = config.collection.interval.filter(|_| !config.read_only);
     let collecting = interval.map(|time| tasks::start_collector(Arc::clone(&registry), time));
-    let router = http::router(Arc::clone(&registry), config.external_url, metrics.clone());
+    let router = http::router(
+        Arc::clone(&registry),
+        config.external_url,
+        config.redirect,
+        metrics.clone(),
+    );
     let served = http::server::serve(router, listener, shutdown).await;
     sweeper.abort();
     settling.abort();
@@ -58,6 +61,7 @@ pub async fn serve(
     if registry.close().await {
         state.close(&folder).await?;
     }
+    closing.close().await;
     served
 }
 

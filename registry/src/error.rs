@@ -130,7 +130,7 @@ pub enum Error {
     },
     /// The disk has no room.
     #[error(
-        "the registry's disk is full: nothing was stored; free space below its data folder and try again"
+        "the registry's storage is full: nothing was stored; free space in its data folder or bucket and try again"
     )]
     StorageFull {
         /// What the system said.
@@ -157,14 +157,72 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// An earlier sync to disk failed, so nothing is promised any more.
-    #[error(
-        "the registry takes nothing in since its disk failed ({reason}): check the disk, then restart the registry"
-    )]
+    /// The storage failed in a way that makes every further promise worthless.
+    #[error("the registry takes nothing in until it is restarted: {reason}")]
     Degraded {
         /// What failed.
         reason: String,
     },
+    /// A request to the bucket failed, after all retries.
+    #[error("cannot {action} {key} in the bucket: is it reachable, and does it exist?")]
+    Object {
+        /// What was attempted: "read", "write", …
+        action: &'static str,
+        /// Its key.
+        key: String,
+        /// What the object store said.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The bucket does not let the registry do this.
+    #[error(
+        "the bucket does not allow the registry to {action} {key}: check the credentials, their rights and this machine's clock"
+    )]
+    ObjectDenied {
+        /// What was attempted.
+        action: &'static str,
+        /// Its key.
+        key: String,
+        /// What the object store said.
+        #[source]
+        source: object_store::Error,
+    },
+    /// An object of the registry is not what was written there.
+    #[error("object {key} in the bucket is damaged")]
+    DamagedObject {
+        /// Its key.
+        key: String,
+        /// What the reader met.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A blob is known, but its content is no longer in the storage.
+    #[error("the content of blob {digest} has gone from the storage: push it again")]
+    ContentGone {
+        /// The blob.
+        digest: Digest,
+    },
+    /// The address or an option of the bucket makes no sense.
+    #[error("storage {url}: {reason}")]
+    BucketConfig {
+        /// The address.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Another registry uses the bucket in a way that excludes this one.
+    #[error(
+        "the bucket is in use by another registry ({holder}): stop it, or give each its own prefix, or run both with the same PostgreSQL index"
+    )]
+    BucketInUse {
+        /// Who, as far as it is known.
+        holder: String,
+    },
+    /// The bucket does not honour conditional puts, which several replicas need.
+    #[error(
+        "the bucket ignores conditional puts (If-Match, If-None-Match), so several registries cannot share it: use a store that honours them, or the embedded index with one registry"
+    )]
+    Unconditional,
     /// A record could not be written, read or removed.
     #[error("cannot {action} record {key}")]
     Record {
@@ -314,6 +372,31 @@ impl Error {
         }
     }
 
+    /// Wraps a failed request to the bucket; a full one becomes [`Error::StorageFull`].
+    pub(crate) fn object(
+        action: &'static str,
+        key: impl Into<String>,
+        source: object_store::Error,
+    ) -> Self {
+        let key = key.into();
+        match source {
+            source if is_full_bucket(&source) => Self::StorageFull {
+                source: Box::new(source),
+            },
+            source @ (object_store::Error::PermissionDenied { .. }
+            | object_store::Error::Unauthenticated { .. }) => Self::ObjectDenied {
+                action,
+                key,
+                source,
+            },
+            source => Self::Object {
+                action,
+                key,
+                source,
+            },
+        }
+    }
+
     /// Wraps a failed record operation; a full disk becomes [`Error::StorageFull`].
     pub(crate) fn record(action: &'static str, key: String, source: object_store::Error) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
@@ -338,6 +421,20 @@ impl Error {
             source: Box::new(source),
         }
     }
+}
+
+/// Stores say in their own words that a quota or a disk is used up.
+fn is_full_bucket(error: &object_store::Error) -> bool {
+    let words = [
+        "QuotaExceeded",
+        "InsufficientStorage",
+        "StorageFull",
+        "InsufficientCapacity",
+        "507 Insufficient Storage",
+        "No space left on device",
+    ];
+    let text = error.to_string();
+    words.iter().any(|word| text.contains(word))
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -12,6 +12,7 @@ mod manifests;
 mod metrics;
 mod query;
 mod range;
+mod redirect;
 mod remote_body;
 pub(crate) mod server;
 mod uploads;
@@ -48,6 +49,8 @@ pub(crate) struct State {
     registry: Arc<Registry>,
     policy: Arc<dyn Policy>,
     external_url: Option<Url>,
+    /// Whether downloads may be answered by redirects to the bucket.
+    redirect: bool,
     metrics: Metrics,
 }
 
@@ -55,12 +58,14 @@ pub(crate) struct State {
 pub(crate) fn router(
     registry: Arc<Registry>,
     external_url: Option<Url>,
+    redirect: bool,
     metrics: Metrics,
 ) -> Router {
     let state = State {
         registry,
         policy: Arc::new(OpenPolicy),
         external_url,
+        redirect,
         metrics: metrics.clone(),
     };
     Router::new()
@@ -115,7 +120,7 @@ async fn answer(state: &State, parts: &Parts, body: axum::body::Body) -> Result<
     let is_read = matches!(parts.method, Method::GET | Method::HEAD);
     match endpoint {
         Endpoint::Blob(repository, digest) => {
-            blobs::dispatch(state, &parts.method, &parts.headers, repository, digest).await
+            blobs::dispatch(state, parts, repository, digest).await
         }
         Endpoint::Uploads(repository) if parts.method == Method::POST => {
             uploads::post(state, parts, repository, body).await

@@ -13,6 +13,7 @@ mod http;
 mod index_state;
 mod metrics;
 mod service;
+mod storage;
 mod store;
 mod tasks;
 
@@ -26,6 +27,7 @@ pub use service::collect::CollectOptions;
 pub use service::collect::report::{CollectEvent, CollectSummary, Collectable, Reason, Stay};
 pub use service::retention::InvalidRule;
 pub use store::key::RecordKey;
+pub use store::object::is_option as is_storage_option;
 pub use store::records::{
     BlobRecord, Entry, LeaseRecord, ManifestRecord, RepositoryRecord, TagRecord,
 };

@@ -5,11 +5,13 @@
 //! under that digest, whole, for ever or until it is collected.
 
 mod content;
+pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod key;
 pub(crate) mod local;
 pub(crate) mod locks;
 pub(crate) mod mark;
+pub(crate) mod object;
 pub(crate) mod records;
 pub(crate) mod sled;
 
@@ -147,6 +149,9 @@ pub(crate) trait UploadStore: Debug + Send + Sync {
         repository: &'a Repository,
         id: Uuid,
     ) -> BoxFuture<'a, Result<Box<dyn UploadSession>, Error>>;
+
+    /// Waits until what dropped sessions had received is kept.
+    fn settled(&self) -> BoxFuture<'_, ()>;
 
     /// Removes sessions untouched for longer than `age`; gives how many.
     fn expire(&self, age: Duration) -> BoxFuture<'_, Result<usize, Error>>;

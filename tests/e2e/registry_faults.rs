@@ -426,7 +426,7 @@ async fn a_full_disk_refuses_the_push_keeps_the_rest_and_lets_it_go_on_later() {
         .unwrap();
     assert_eq!(full.status(), StatusCode::INSUFFICIENT_STORAGE);
     let said = full.text().await.unwrap();
-    assert!(said.contains("disk is full"), "{said}");
+    assert!(said.contains("storage is full"), "{said}");
     assert_eq!(api.offset(&location).await, 4_000_000);
     assert_eq!(
         api.head(&format!("a/blobs/{digest}")).await.status(),

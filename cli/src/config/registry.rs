@@ -60,6 +60,7 @@ impl StorageArgs {
             Place::Bucket(url) => {
                 config.data = data.registry()?;
                 let mut options = secrets::bucket_options(url.scheme());
+                options.retain(|(name, _)| registry::is_storage_option(&url, name));
                 // Later ones win: what was named goes over what the environment happens to hold.
                 options.extend(self.named_options()?);
                 config.storage = Storage::Bucket(Bucket { url, options });

@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 use artifact::{Digest, Repository};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::http::body::FileBody;
 use crate::http::error::Failure;
 use crate::http::range::{self, Requested};
+use crate::http::redirect;
 use crate::http::remote_body::RemoteBody;
 use crate::http::{CONTENT_DIGEST, State, header_text, insert};
 use crate::store::{BlobContent, OpenBlob};
@@ -21,15 +23,19 @@ const CACHE_FOR_EVER: HeaderValue =
 /// GET: the content, or the range of it that was asked for.
 pub(super) async fn get(
     state: &State,
-    headers: &HeaderMap,
+    parts: &Parts,
     repository: Repository,
     digest: Digest,
 ) -> Result<Response, Failure> {
+    let headers = &parts.headers;
     let etag = format!("\"{digest}\"");
     let known = header_text(headers, &header::IF_NONE_MATCH);
     if known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag)) {
         state.registry.blob_size(&repository, &digest).await?;
         return Ok(described(StatusCode::NOT_MODIFIED, &digest, None).into_response());
+    }
+    if let Some(elsewhere) = redirect::answer(state, parts, &repository, &digest).await? {
+        return Ok(elsewhere);
     }
     let blob = state.registry.open_blob(&repository, &digest).await?;
     let asked = header_text(headers, &header::RANGE);
@@ -83,13 +89,12 @@ pub(super) async fn delete(
 /// The methods a blob takes.
 pub(super) async fn dispatch(
     state: &State,
-    method: &Method,
-    headers: &HeaderMap,
+    parts: &Parts,
     repository: Repository,
     digest: Digest,
 ) -> Result<Response, Failure> {
-    match *method {
-        Method::GET => get(state, headers, repository, digest).await,
+    match parts.method {
+        Method::GET => get(state, parts, repository, digest).await,
         Method::HEAD => head(state, repository, digest).await,
         Method::DELETE => delete(state, repository, digest).await,
         _ => Err(Failure::Method("GET, HEAD, DELETE")),

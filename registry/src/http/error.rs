@@ -127,9 +127,24 @@ fn refuse(error: &Error) -> Response {
             let response = answer(status, ErrorCode::Unknown, error.to_string());
             return with_fault(response, Fault::StorageFull);
         }
+        Error::ContentGone { .. } => {
+            // An alarm: content that was promised is gone. The client may push it again.
+            log(error);
+            (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown)
+        }
+        Error::Object { .. } | Error::ObjectDenied { .. } => {
+            log(error);
+            let message = "the registry's storage does not answer; try again later";
+            let response = answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorCode::Unknown,
+                message.to_owned(),
+            );
+            return with_header(response, header::RETRY_AFTER, "10");
+        }
         Error::Degraded { .. } => {
             log(error);
-            let message = "the registry's disk failed, and it takes nothing in until it was \
+            let message = "the registry's storage failed, and it takes nothing in until it was \
                            restarted; its log says why";
             return answer(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -140,6 +155,10 @@ fn refuse(error: &Error) -> Response {
         Error::Storage { .. }
         | Error::Sync { .. }
         | Error::ContentLength
+        | Error::DamagedObject { .. }
+        | Error::BucketConfig { .. }
+        | Error::BucketInUse { .. }
+        | Error::Unconditional
         | Error::Record { .. }
         | Error::DamagedRecord { .. }
         | Error::Index { .. }

@@ -4,9 +4,11 @@
 //! it: what one repository holds says nothing to another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use artifact::{Digest, Repository};
 use jiff::Timestamp;
+use url::Url;
 
 use crate::error::Error;
 use crate::service::{Registry, detached};
@@ -44,6 +46,21 @@ impl Registry {
             .open(digest)
             .await?
             .ok_or_else(|| unknown(repository, digest))
+    }
+
+    /// An address in the bucket that gives the blob to whoever has it, if it has `smallest` bytes or
+    /// more and the storage makes such addresses.
+    pub(crate) async fn signed_url(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        smallest: u64,
+        valid: Duration,
+    ) -> Result<Option<Url>, Error> {
+        match self.index.blob(repository, digest).await? {
+            Some(record) if record.size >= smallest => self.blobs.signed_url(digest, valid).await,
+            _ => Ok(None),
+        }
     }
 
     /// Makes a blob of another repository a blob of this one too. `false` when the source, or for

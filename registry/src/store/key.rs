@@ -3,6 +3,7 @@
 //! ```text
 //! DATA/
 //!   lock                                    held by the one process that uses the folder
+//!   instance                                which registry this is, where several may meet in a bucket
 //!   blobs/sha256/<hex>                      complete, verified content: layers, configs, manifests
 //!   blobs/sha512/<hex>
 //!   uploads/<uuid>/data                     an upload session: the bytes that have arrived
@@ -76,6 +77,11 @@ impl DataFolder {
     /// The folder that the record keys are relative to.
     pub(crate) fn records(&self) -> PathBuf {
         self.root.join("records")
+    }
+
+    /// The file that says which registry this is, where several may meet in a bucket.
+    pub(crate) fn instance(&self) -> PathBuf {
+        self.root.join("instance")
     }
 
     /// The folder of the sled index.

@@ -5,7 +5,6 @@
 
 mod blobs;
 mod disk;
-mod health;
 mod ingest;
 mod session;
 mod state;
@@ -24,8 +23,8 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::store::health::Health;
 use crate::store::key::{DataFolder, UploadFolder};
-use crate::store::local::health::Health;
 use crate::store::local::ingest::Ingest;
 use crate::store::local::session::LocalSession;
 use crate::store::local::state::SavedState;
@@ -201,6 +200,11 @@ impl UploadStore for LocalStore {
             Ok(session)
         }
         .boxed()
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        // Their threads are not abandoned: the runtime waits for them.
+        futures::future::ready(()).boxed()
     }
 
     fn expire(&self, age: Duration) -> BoxFuture<'_, Result<usize, Error>> {

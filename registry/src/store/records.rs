@@ -200,6 +200,15 @@ impl Records {
         })
     }
 
+    /// The records in a bucket: `store` is what lies below `records/` there. A put that was answered
+    /// is durable, and so is a delete.
+    pub(crate) fn open_bucket(store: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            store,
+            folder: None,
+        }
+    }
+
     /// Writes a record over whatever was there; it is durable when this returns.
     pub(crate) async fn put(&self, entry: &Entry) -> Result<(), Error> {
         let path = entry.key().path();

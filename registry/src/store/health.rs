@@ -1,10 +1,11 @@
-//! Whether the disk still keeps what it is told to keep.
+//! Whether the storage still keeps what it is told to keep.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
 
-/// Turns bad with the first failed sync and stays so until a restart.
+/// Turns bad with the first failed sync, or when another process takes the bucket, and stays so
+/// until a restart.
 ///
 /// After a failed fsync the kernel may have dropped the dirty pages and report success the next
 /// time, so a later success proves nothing: what was written before can be gone. Reading goes on;
@@ -27,11 +28,20 @@ impl Health {
     /// Passes `outcome` on; a failed sync degrades the store.
     pub(crate) fn watch<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         if let Err(error @ Error::Sync { path, source }) = &outcome {
-            tracing::error!(%error, cause = %source, "the store is degraded: writes are refused");
-            let mut reason = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            reason.get_or_insert_with(|| format!("{}: {source}", path.display()));
+            tracing::debug!(%error);
+            self.degrade(format!(
+                "its disk failed to sync {} ({source})",
+                path.display()
+            ));
         }
         outcome
+    }
+
+    /// Refuses writes from here on.
+    pub(crate) fn degrade(&self, reason: String) {
+        tracing::error!(reason, "the store is degraded: writes are refused");
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(reason);
     }
 }
 
@@ -40,7 +50,7 @@ mod tests {
     use std::path::Path;
 
     use crate::error::Error;
-    use crate::store::local::health::Health;
+    use crate::store::health::Health;
     use crate::store::local::sync_folder;
 
     #[test]

@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 # A test that lacks its real input fails here instead of passing unseen.
 test test-peers: export HAYLOFT_REQUIRE_GGUFS = 1
 
-BENCHMARKS := push pull warm-pull memory
+BENCHMARKS := blob-get manifest-get push pull warm-pull memory streams
 
 .PHONY: help
 help: ## list the targets
@@ -63,7 +63,8 @@ test-peers: ## tests against peers that are built first: crane, regctl, helm, or
 ROUNDS ?= 200
 .PHONY: soak
 soak: ## kill -9 the registry amid pushes and deletes, ROUNDS=200 times, and look for losses (SEED=N)
-	scripts/install-deps.sh build
+	scripts/install-deps.sh peers
+	scripts/build-peers.sh versitygw
 	$(CARGO) build --release --workspace --bin hayloft
 	$(CARGO) test --release --workspace --test soak -- --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
@@ -80,13 +81,15 @@ fuzz: ## each fuzz target for a minute
 .PHONY: bench
 bench: ## all measurements
 	scripts/install-deps.sh bench
-	$(CARGO) build --release
+	scripts/build-peers.sh distribution
+	$(CARGO) build --release --workspace --bin hayloft
 	for name in $(BENCHMARKS); do python3 bench/$$name.py; done
 
 .PHONY: $(BENCHMARKS:%=bench-%)
 $(BENCHMARKS:%=bench-%): bench-%:
 	scripts/install-deps.sh bench
-	$(CARGO) build --release
+	scripts/build-peers.sh distribution
+	$(CARGO) build --release --workspace --bin hayloft
 	python3 bench/$*.py
 
 .PHONY: clean

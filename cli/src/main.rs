@@ -3,7 +3,6 @@
 #[macro_use]
 mod output;
 
-mod admin;
 mod args;
 mod commands;
 mod config;

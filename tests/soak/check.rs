@@ -104,9 +104,6 @@ async fn check_worker(worker: &mut Worker, held: &Held, api: &Api) {
                 None => Err(promise.loss(answer.told())),
             };
             losses.extend(found.err());
-            if worker.is_collected {
-                promise.may_become("may be collected", false);
-            }
         }
     }
     worker.losses.extend(losses);

@@ -14,6 +14,7 @@
 mod api;
 mod check;
 mod content;
+mod gateway;
 mod ledger;
 mod site;
 mod uploads;
@@ -123,10 +124,13 @@ async fn soak(combination: Combination, rounds: usize, seed: u64) -> Tally {
     let contents = Arc::new(Contents::new());
     let mut choices = StdRng::seed_from_u64(seed);
     let mut workers: Vec<Worker> = (0..WORKERS)
-        .map(|number| Worker::new(number, seed, Arc::clone(&contents), false))
+        .map(|number| Worker::new(number, seed, Arc::clone(&contents)))
         .collect();
     let mut tally = Tally::default();
-    for _ in 0..rounds {
+    for round in 0..rounds {
+        for worker in &mut workers {
+            worker.prepare(round % 2 == 1);
+        }
         workers = disturb(&site, workers, &mut choices, &mut tally).await;
         let server = site.start();
         let api = Api::new(server.url(), Arc::new(Round::new(u64::MAX)));

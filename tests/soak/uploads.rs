@@ -135,17 +135,12 @@ impl Worker {
         };
         if answer.status == 201 {
             promise.acknowledged(&answer.told(), true);
-            self.may_be_collected(upload.shelf, upload.number);
+            if self.is_collected {
+                promise.may_become("may be collected", false);
+            }
         }
         self.expect(&answer, &[201], &format!("PUT {path}"));
         Some(())
-    }
-
-    /// No manifest names a private blob, so collection without a grace time may take it.
-    fn may_be_collected(&mut self, shelf: usize, number: usize) {
-        if self.is_collected {
-            self.shelves[shelf].blobs[number].may_become("may be collected", false);
-        }
     }
 
     pub(crate) async fn delete_private_blob(&mut self, api: &Api, shelf: usize) -> Option<()> {

@@ -2,7 +2,8 @@
 //!
 //! What the page cache holds is read in place (`RWF_NOWAIT`), which is faster than any thread hop;
 //! what it does not hold is read on a blocking thread, so that a slow disk stalls nobody else, the
-//! next piece being read while one is sent. The first pass over a blob goes around the page cache:
+//! next piece being read while one is sent; as soon as the cache has what comes next, it is read in
+//! place again. The first pass over a blob goes around the page cache:
 //! many blobs are pulled once per registry, and are larger than memory. Who reads a second time
 //! fills the cache.
 
@@ -18,10 +19,8 @@ use http_body::{Frame, SizeHint};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
-/// Bytes read at once from the page cache.
-const CACHED_PIECE: usize = 256 * 1024;
-/// Bytes read at once from the disk: larger, to make the hop to another thread worth it.
-const DISK_PIECE: usize = 512 * 1024;
+/// Bytes read at once. A connection holds up to two pieces that it is sending, and one read ahead.
+const PIECE: usize = 256 * 1024;
 /// What `O_DIRECT` may want of addresses, offsets and lengths.
 const ALIGNMENT: usize = 4096;
 
@@ -129,7 +128,7 @@ impl FileBody {
 
     /// The next piece, if the page cache has it.
     fn read_cached(&self) -> Option<io::Result<Piece>> {
-        let length = self.left().min(CACHED_PIECE);
+        let length = self.left().min(PIECE);
         let read = Piece::read_cached(&self.file, &self.spare, self.at, length);
         match &read {
             // Not cached, or a file system that cannot tell.
@@ -145,14 +144,22 @@ impl FileBody {
         }
     }
 
+    /// Whether the page cache has the next byte, so that reading it may be left for later.
+    fn is_cached(&self) -> bool {
+        let mut byte = [0];
+        let mut slices = [IoSliceMut::new(&mut byte)];
+        let read = rustix::io::preadv2(&self.file, &mut slices, self.at, ReadWriteFlags::NOWAIT);
+        read == Ok(1)
+    }
+
     fn start_reading(&mut self) -> &mut JoinHandle<io::Result<Piece>> {
         let file = Arc::clone(&self.file);
         let direct = self.direct.clone();
         let spare = Arc::clone(&self.spare);
         let at = self.at;
         // Up to the next multiple, so that only the first piece begins unaligned.
-        let into = usize::try_from(at % DISK_PIECE as u64).unwrap_or_default();
-        let length = self.left().min(DISK_PIECE - into);
+        let into = usize::try_from(at % PIECE as u64).unwrap_or_default();
+        let length = self.left().min(PIECE - into);
         self.reading.insert(tokio::task::spawn_blocking(move || {
             if let Some(direct) = direct {
                 match Piece::read_direct(&direct, &spare, at, length) {
@@ -201,7 +208,7 @@ impl http_body::Body for FileBody {
         Poll::Ready(match read {
             Ok(Ok(piece)) => {
                 let frame = body.advance(piece);
-                if body.at < body.end {
+                if body.at < body.end && !body.is_cached() {
                     body.start_reading();
                 }
                 frame

@@ -16,8 +16,9 @@ use crate::error::Error;
 
 /// A client has this long to send its request headers.
 const HEADER_TIME: Duration = Duration::from_secs(30);
-/// The read buffer of a connection: large, because blobs are; it bounds request headers too.
-const BUFFER_BYTES: usize = 512 * 1024;
+/// What a connection buffers of requests and of answers each: large, because blobs are, but not so
+/// large that a hundred pulls at once take much memory. It bounds request headers too.
+const BUFFER_BYTES: usize = 256 * 1024;
 /// Connections at once; more wait in the listen queue.
 const MAX_CONNECTIONS: usize = 10_000;
 /// How long requests may go on after shutdown has begun.

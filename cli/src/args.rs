@@ -1,6 +1,7 @@
 //! The command line: every verb and flag, nothing else.
 
 pub(crate) mod registry;
+pub(crate) mod storage;
 pub(crate) mod values;
 
 use std::ffi::OsString;
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::args::registry::{RegistryOptions, StorageArgs};
+use crate::args::registry::RegistryOptions;
+use crate::args::storage::{FsckArgs, GcArgs, TargetArgs};
 
 /// Gets model weights to where they run: registry, node agent, runtime and their command line.
 #[derive(Debug, Parser)]
@@ -57,6 +59,10 @@ pub(crate) enum Verb {
     Ps(PsArgs),
     /// Show a model's manifest and GGUF metadata as its registry has them
     Inspect(InspectArgs),
+    /// Collect what nobody refers to from a registry's storage
+    Gc(GcArgs),
+    /// Check a registry's storage: everything there, readable, and what it claims to be
+    Fsck(FsckArgs),
     /// Show what is configured and where it came from, or check a configuration file
     Config {
         #[command(subcommand)]
@@ -201,16 +207,11 @@ pub(crate) struct RegistryArgs {
     pub(crate) task: Option<RegistryTask>,
 }
 
-/// Work on a registry's storage while no registry runs on it.
+/// Work on a registry's storage.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RegistryTask {
     /// Rebuild the index from the records, which are the truth
-    Reindex {
-        #[command(flatten)]
-        data: DataArgs,
-        #[command(flatten)]
-        storage: StorageArgs,
-    },
+    Reindex(TargetArgs),
 }
 
 #[derive(Args, Debug)]

@@ -1,6 +1,8 @@
 //! One function per verb.
 
 mod config;
+mod fsck;
+mod gc;
 mod inspect;
 mod models;
 mod pull;
@@ -19,8 +21,10 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Verb::Serve(args) => roles::serve(args).await,
         Verb::Registry(args) => match args.task {
             None => roles::registry(&args).await,
-            Some(RegistryTask::Reindex { data, storage }) => roles::reindex(&data, &storage),
+            Some(RegistryTask::Reindex(target)) => roles::reindex(&target).await,
         },
+        Verb::Gc(args) => gc::gc(&args).await,
+        Verb::Fsck(args) => fsck::fsck(&args).await,
         Verb::Agent(args) => roles::agent(&args).await,
         Verb::Runtime(args) => roles::runtime(args).await,
         Verb::Push(args) => push::push(&args).await,

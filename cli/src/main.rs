@@ -3,6 +3,7 @@
 #[macro_use]
 mod output;
 
+mod admin;
 mod args;
 mod commands;
 mod config;

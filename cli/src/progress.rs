@@ -155,3 +155,64 @@ fn style() -> ProgressStyle {
     )
     .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
+
+/// How far work has come whose parts have no names: a bar or a spinner on a terminal, a line every
+/// few seconds otherwise.
+pub(crate) struct Spinner {
+    terminal: Option<ProgressBar>,
+    last_line: Instant,
+}
+
+impl Spinner {
+    /// On a terminal if standard error is one.
+    pub(crate) fn new() -> Self {
+        Self {
+            terminal: std::io::stderr()
+                .is_terminal()
+                .then(ProgressBar::new_spinner),
+            last_line: Instant::now(),
+        }
+    }
+
+    /// From here on it is a bar of so many bytes.
+    pub(crate) fn expect(&self, bytes: u64) {
+        if let Some(terminal) = &self.terminal {
+            terminal.set_length(bytes);
+            terminal.set_style(style());
+        }
+    }
+
+    /// Bytes that are done by now.
+    pub(crate) fn advance(&self, bytes: u64) {
+        if let Some(terminal) = &self.terminal {
+            terminal.set_position(bytes);
+        }
+    }
+
+    /// What has been done by now.
+    pub(crate) fn show(&mut self, text: &str) {
+        match &self.terminal {
+            Some(terminal) => terminal.set_message(text.to_owned()),
+            None if self.last_line.elapsed() >= LINE_EVERY => {
+                self.last_line = Instant::now();
+                tell!("{text}");
+            }
+            None => {}
+        }
+    }
+
+    /// Writes something else without a bar in its way.
+    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.terminal {
+            Some(terminal) => terminal.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Takes it off the terminal.
+    pub(crate) fn finish(&self) {
+        if let Some(terminal) = &self.terminal {
+            terminal.finish_and_clear();
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod code {
     pub(super) const CORRUPT: u8 = 5;
     pub(super) const NO_SPACE: u8 = 6;
     pub(super) const DENIED: u8 = 7;
+    pub(super) const FAULTY: u8 = 8;
     pub(super) const INTERRUPTED: u8 = 130;
 }
 
@@ -25,6 +26,11 @@ pub(crate) struct Interrupted;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct NotFound(pub(crate) String);
+
+/// A check found something wrong.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0} faults found in the storage")]
+pub(crate) struct Faulty(pub(crate) u64);
 
 /// Prints the error as one line, `error: what was attempted: cause: cause`, and gives the exit code.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
@@ -61,6 +67,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<Interrupted>() {
             return code::INTERRUPTED;
+        }
+        if cause.is::<Faulty>() {
+            return code::FAULTY;
         }
         if cause.is::<NotFound>() {
             return code::NOT_FOUND;

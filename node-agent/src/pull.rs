@@ -5,6 +5,7 @@
 //! ```
 
 mod fetch;
+mod keep;
 mod plan;
 mod single_flight;
 
@@ -22,6 +23,7 @@ use tokio::sync::Semaphore;
 use crate::cache::ingest::Ingest;
 use crate::cache::{NodeCache, views};
 use crate::error::Error;
+use keep::Kept;
 use plan::Plan;
 use single_flight::{Phase, Seat, SingleFlight};
 
@@ -240,10 +242,9 @@ impl Puller {
             digest,
             blobs: plan.blobs().to_vec(),
         });
-        let mut fetched = 0;
-        for blob in plan.missing() {
-            fetched += self.fetch_blob(registry, blob, on_event).await?;
-        }
+        let fetched = self
+            .fetch_missing(registry, digest, &plan, on_event)
+            .await?;
         let model = self.publish(reference, digest, manifest).await?;
         Ok(Pulled {
             model,
@@ -251,6 +252,27 @@ impl Puller {
             reused: plan.total_bytes().saturating_sub(fetched),
             note: None,
         })
+    }
+
+    /// Brings in what is missing. The registry keeps it meanwhile, if it can.
+    async fn fetch_missing(
+        &self,
+        registry: &RegistryClient,
+        manifest: Digest,
+        plan: &Plan,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) -> Result<u64, Error> {
+        let missing: Vec<Digest> = plan.missing().map(|blob| blob.digest).collect();
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        let kept = Kept::take(registry, missing.into_iter().chain([manifest]).collect()).await;
+        let mut fetched = 0;
+        for blob in plan.missing() {
+            fetched += self.fetch_blob(registry, blob, on_event).await?;
+        }
+        kept.end().await;
+        Ok(fetched)
     }
 
     /// What is missing; that it fits; and the manifest stored, so that a pull that is cut off goes

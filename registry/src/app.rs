@@ -5,15 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::http;
-use crate::index_state;
+use crate::index_state::{self, IndexState};
 use crate::metrics::Metrics;
 use crate::service::Registry;
-use crate::service::collect::Collector;
-use crate::storage;
+use crate::service::collect::report::{CollectEvent, CollectSummary};
+use crate::service::collect::{CollectOptions, Collector};
+use crate::service::events::Outlet;
+use crate::service::fsck::FsckOptions;
+use crate::service::fsck::report::{FsckEvent, FsckSummary};
+use crate::storage::{self, Closing};
 use crate::store::key::DataFolder;
 use crate::tasks;
 
@@ -27,27 +32,15 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let folder = DataFolder::new(&config.data);
-    let _lock = lock(&folder)?;
-    let mut stores = storage::open(&config, &folder).await?;
-    let closing = stores.closing();
-    let (index, state) = index_state::open_checked(&folder, &stores.records).await?;
     let metrics = Metrics::new();
-    let collector = Collector::new(&config, metrics.clone())?;
-    let registry = Registry::new(
-        stores.blobs,
-        stores.uploads,
-        stores.records,
-        index,
-        config.max_blob_bytes,
-    );
-    let registry = Arc::new(registry.with_collector(collector));
-    let sweeper = tasks::start_sweeper(Arc::clone(&registry), config.upload_expiry);
-    let settling = tasks::start_settling(Arc::clone(&registry));
+    let opened = Opened::open(&config, metrics.clone()).await?;
+    let registry = &opened.registry;
+    let sweeper = tasks::start_sweeper(Arc::clone(registry), config.upload_expiry);
+    let settling = tasks::start_settling(Arc::clone(registry));
     let interval = config.collection.interval.filter(|_| !config.read_only);
-    let collecting = interval.map(|time| tasks::start_collector(Arc::clone(&registry), time));
+    let collecting = interval.map(|time| tasks::start_collector(Arc::clone(registry), time));
     let router = http::router(
-        Arc::clone(&registry),
+        Arc::clone(registry),
         config.external_url,
         config.redirect,
         metrics.clone(),
@@ -58,11 +51,100 @@ pub async fn serve(
     if let Some(collecting) = collecting {
         collecting.abort();
     }
-    if registry.close().await {
-        state.close(&folder).await?;
-    }
-    closing.close().await;
+    opened.close().await?;
     served
+}
+
+/// Collects once in a storage that no registry runs on; `on_event` is told how it goes.
+///
+/// # Errors
+/// [`Error::InUse`] when a registry runs there, and any of a collection.
+pub async fn collect(
+    config: Config,
+    options: CollectOptions,
+    on_event: impl FnMut(CollectEvent),
+) -> Result<CollectSummary, Error> {
+    let opened = Opened::open(&config, Metrics::new()).await?;
+    let registry = Arc::clone(&opened.registry);
+    let work = |outlet| async move { registry.collect(options, &outlet).await };
+    let outcome = told(work, on_event).await;
+    opened.close().await?;
+    outcome
+}
+
+/// Checks a storage that no registry runs on; `on_event` is told how it goes.
+///
+/// # Errors
+/// [`Error::InUse`] when a registry runs there, and any of a check.
+pub async fn fsck(
+    config: Config,
+    options: FsckOptions,
+    on_event: impl FnMut(FsckEvent),
+) -> Result<FsckSummary, Error> {
+    let opened = Opened::open(&config, Metrics::new()).await?;
+    let registry = Arc::clone(&opened.registry);
+    let work = |outlet| async move { registry.fsck(options, &outlet).await };
+    let outcome = told(work, on_event).await;
+    opened.close().await?;
+    outcome
+}
+
+/// Does work and hands its events on.
+async fn told<E, T, W: Future<Output = T>>(
+    work: impl FnOnce(Outlet<E>) -> W,
+    mut on_event: impl FnMut(E),
+) -> T {
+    let (sender, mut receiver) = mpsc::channel(64);
+    let listen = async {
+        while let Some(event) = receiver.recv().await {
+            on_event(event);
+        }
+    };
+    let (outcome, ()) = tokio::join!(work(Outlet::to(sender)), listen);
+    outcome
+}
+
+/// A registry with its storage open, and nothing in front of it yet.
+struct Opened {
+    registry: Arc<Registry>,
+    folder: DataFolder,
+    state: IndexState,
+    closing: Closing,
+    _lock: fs::File,
+}
+
+impl Opened {
+    async fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
+        let collector = Collector::new(config, metrics)?;
+        let folder = DataFolder::new(&config.data);
+        let held = lock(&folder)?;
+        let mut stores = storage::open(config, &folder).await?;
+        let closing = stores.closing();
+        let (index, state) = index_state::open_checked(&folder, &stores.records).await?;
+        let registry = Registry::new(
+            stores.blobs,
+            stores.uploads,
+            stores.records,
+            index,
+            config.max_blob_bytes,
+        );
+        Ok(Self {
+            registry: Arc::new(registry.with_collector(collector)),
+            folder,
+            state,
+            closing,
+            _lock: held,
+        })
+    }
+
+    /// Lets nothing change any more, and marks the index as whole if it is.
+    async fn close(self) -> Result<(), Error> {
+        if self.registry.close().await {
+            self.state.close(&self.folder).await?;
+        }
+        self.closing.close().await;
+        Ok(())
+    }
 }
 
 /// Takes the lock of the data folder, which is created if absent. Dropping the file releases it.

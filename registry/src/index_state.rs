@@ -37,7 +37,7 @@ pub struct ReindexProgress {
 }
 
 /// What a rebuild found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReindexSummary {
     /// Repositories.
     pub repositories: u64,
@@ -54,7 +54,8 @@ pub struct ReindexSummary {
 }
 
 impl ReindexSummary {
-    fn count(&mut self, entry: &Entry) {
+    /// Adds a record.
+    pub(crate) fn count(&mut self, entry: &Entry) {
         match entry {
             Entry::Repository(..) => self.repositories += 1,
             Entry::Manifest(..) => self.manifests += 1,
@@ -64,7 +65,18 @@ impl ReindexSummary {
         }
     }
 
-    fn records(&self) -> u64 {
+    /// Adds the records of another.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.repositories += other.repositories;
+        self.manifests += other.manifests;
+        self.tags += other.tags;
+        self.blobs += other.blobs;
+        self.leases += other.leases;
+        self.damaged += other.damaged;
+    }
+
+    /// All of them.
+    pub(crate) fn records(&self) -> u64 {
         self.repositories + self.manifests + self.tags + self.blobs + self.leases + self.damaged
     }
 }

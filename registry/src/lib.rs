@@ -17,7 +17,7 @@ mod storage;
 mod store;
 mod tasks;
 
-pub use app::serve;
+pub use app::{collect, fsck, serve};
 pub use config::{
     Bucket, Collection, Config, Index, Limits, RetentionRule, Secret, Storage, TlsFiles,
 };
@@ -25,6 +25,9 @@ pub use error::Error;
 pub use index_state::{ReindexProgress, ReindexSummary, reindex};
 pub use service::collect::CollectOptions;
 pub use service::collect::report::{CollectEvent, CollectSummary, Collectable, Reason, Stay};
+pub use service::compare::ReindexEvent;
+pub use service::fsck::FsckOptions;
+pub use service::fsck::report::{Finding, FsckEvent, FsckSummary};
 pub use service::retention::InvalidRule;
 pub use store::key::RecordKey;
 pub use store::object::is_option as is_storage_option;

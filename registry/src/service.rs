@@ -3,7 +3,9 @@
 pub(crate) mod blobs;
 pub(crate) mod changes;
 pub(crate) mod collect;
+pub(crate) mod compare;
 pub(crate) mod events;
+pub(crate) mod fsck;
 pub(crate) mod leases;
 pub(crate) mod manifests;
 pub(crate) mod retention;

@@ -1,6 +1,7 @@
 //! RegistryClient: one repository of one registry: resolve, exists, put_manifest.
 
 mod auth;
+mod lease;
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};

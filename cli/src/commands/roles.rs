@@ -4,12 +4,14 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use registry::{ReindexEvent, ReindexSummary};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::args::registry::StorageArgs;
-use crate::args::{DataArgs, ModelsArgs, RegistryArgs, RoleArgs, RuntimeArgs, ServeArgs};
+use crate::admin::{Admin, advise_registry, until_interrupted};
+use crate::args::storage::TargetArgs;
+use crate::args::{ModelsArgs, RegistryArgs, RoleArgs, RuntimeArgs, ServeArgs};
 use crate::endpoint;
 
 /// All roles in one process, wired together over local addresses.
@@ -74,25 +76,71 @@ pub(crate) async fn runtime(args: RuntimeArgs) -> Result<()> {
         .context("the runtime ended")
 }
 
-/// Rebuilds the registry's index from its records.
-pub(crate) fn reindex(data: &DataArgs, storage: &StorageArgs) -> Result<()> {
-    let folder = storage.to_config(data)?.data;
-    let mut last = 0;
-    let summary = registry::reindex(&folder, |progress| {
-        if progress.records >= last + 10_000 {
-            last = progress.records;
-            tell!("{} records read", progress.records);
-        }
-    })
-    .with_context(|| format!("reindexing {}", folder.display()))?;
-    say!(
-        "{} repositories, {} manifests, {} tags, {} blobs",
-        summary.repositories,
-        summary.manifests,
-        summary.tags,
-        summary.blobs
-    )?;
+/// Makes the registry's index follow its records: in a running registry while it serves, else
+/// anew.
+pub(crate) async fn reindex(target: &TargetArgs) -> Result<()> {
+    if let Some(admin) = Admin::of(target)? {
+        return until_interrupted(reindex_running(&admin)).await;
+    }
+    let folder = target.storage.to_config(&target.data)?.data;
+    let mut counted = Counted::default();
+    let summary = registry::reindex(&folder, |progress| counted.tell(progress.records))
+        .with_context(|| format!("reindexing {}", folder.display()))
+        .map_err(advise_registry)?;
+    say!("{}", shown(&summary))?;
     Ok(())
+}
+
+async fn reindex_running(admin: &Admin) -> Result<()> {
+    let mut counted = Counted::default();
+    let mut done = None;
+    admin
+        .run("reindex", &[], |event| {
+            match event {
+                ReindexEvent::Read { records } => counted.tell(records),
+                ReindexEvent::Done { summary, settled } => done = Some((summary, settled)),
+                ReindexEvent::Failed { message } => bail!("{message}"),
+            }
+            Ok(())
+        })
+        .await?;
+    let (summary, settled) = done.context("the registry broke off")?;
+    say!("{}; {settled} put right", shown(&summary))?;
+    Ok(())
+}
+
+fn shown(summary: &ReindexSummary) -> String {
+    let ReindexSummary {
+        repositories,
+        manifests,
+        tags,
+        blobs,
+        damaged,
+        ..
+    } = summary;
+    let mut text =
+        format!("{repositories} repositories, {manifests} manifests, {tags} tags, {blobs} blobs");
+    if *damaged > 0 {
+        text.push_str(&format!(
+            "; {damaged} records are damaged: see hayloft fsck"
+        ));
+    }
+    text
+}
+
+/// Tells every ten thousandth record.
+#[derive(Default)]
+struct Counted {
+    last: u64,
+}
+
+impl Counted {
+    fn tell(&mut self, records: u64) {
+        if records >= self.last + 10_000 {
+            self.last = records;
+            tell!("{records} records read");
+        }
+    }
 }
 
 fn runtime_config(cache: PathBuf, agent: Option<String>, models: ModelsArgs) -> runtime::Config {

@@ -22,6 +22,7 @@ use crate::http::error::Failure;
 use crate::http::query::Query;
 use crate::service::collect::CollectOptions;
 use crate::service::events::{Outlet, Told};
+use crate::service::fsck::FsckOptions;
 
 /// Events that wait for a slow client; then the work waits too.
 const EVENTS: usize = 64;
@@ -47,6 +48,12 @@ pub(super) async fn dispatch(
     let query = Query::parse(&parts.uri);
     match task {
         AdminTask::Collect => collect(state, &query).await,
+        AdminTask::Fsck => fsck(state, &query).await,
+        AdminTask::Reindex => {
+            let registry = Arc::clone(&state.registry);
+            let work = |outlet| async move { registry.reindex(&outlet).await };
+            events(Orphaned::GoesOn, work).await
+        }
     }
 }
 
@@ -65,6 +72,19 @@ async fn collect(state: &State, query: &Query) -> Result<Response, Failure> {
     let registry = Arc::clone(&state.registry);
     events(orphaned, |outlet| async move {
         registry.collect(options, &outlet).await.map(drop)
+    })
+    .await
+}
+
+/// `?rate=BYTES&quarantine`. Ends with its client.
+async fn fsck(state: &State, query: &Query) -> Result<Response, Failure> {
+    let options = FsckOptions {
+        rate: number(query, "rate")?,
+        quarantine: flag(query, "quarantine")?,
+    };
+    let registry = Arc::clone(&state.registry);
+    events(Orphaned::Ends, |outlet| async move {
+        registry.fsck(options, &outlet).await.map(drop)
     })
     .await
 }

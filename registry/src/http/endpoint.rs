@@ -42,6 +42,10 @@ pub(crate) enum Endpoint {
 pub(crate) enum AdminTask {
     /// Collect what nobody refers to.
     Collect,
+    /// Check that everything is there and right.
+    Fsck,
+    /// Make the index follow the records.
+    Reindex,
 }
 
 impl Endpoint {
@@ -60,6 +64,8 @@ impl Endpoint {
         match segments.as_slice() {
             ["_catalog"] => Some(Ok(Self::Catalog)),
             ["_hayloft", "collect"] => Some(Ok(Self::Admin(AdminTask::Collect))),
+            ["_hayloft", "fsck"] => Some(Ok(Self::Admin(AdminTask::Fsck))),
+            ["_hayloft", "reindex"] => Some(Ok(Self::Admin(AdminTask::Reindex))),
             [name @ .., "_hayloft", "leases", id] => Some(lease(name, id)),
             [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"] => {
                 Some(repository(name).map(Self::Uploads))

@@ -116,6 +116,11 @@ struct Run<'r> {
 }
 
 impl Registry {
+    /// Whether nothing may be changed.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.collector.is_read_only
+    }
+
     /// Collects once, or only looks; tells how it goes, its end or failure last.
     ///
     /// # Errors

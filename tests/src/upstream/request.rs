@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
 /// Longest head that is read, in lines.
@@ -30,6 +30,7 @@ impl Request {
             path: words.next().unwrap_or_default().to_owned(),
             ..Self::default()
         };
+        let mut length = 0;
         for _ in 0..MAX_LINES {
             let mut line = String::new();
             stream.read_line(&mut line).await?;
@@ -39,9 +40,12 @@ impl Request {
             match name.to_ascii_lowercase().as_str() {
                 "range" => request.range = Some(value.trim().to_owned()),
                 "authorization" => request.authorization = Some(value.trim().to_owned()),
+                "content-length" => length = value.trim().parse().unwrap_or(0),
                 _ => {}
             }
         }
+        // Nothing here takes a body; one that comes is not the next request.
+        tokio::io::copy(&mut stream.take(length), &mut tokio::io::sink()).await?;
         Ok(Some(request))
     }
 

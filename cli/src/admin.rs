@@ -1,0 +1,129 @@
+//! Work on a running registry's storage over its own API: a POST that is answered with events.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use artifact::error_code::ErrorBody;
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::args::storage::TargetArgs;
+use crate::report::Interrupted;
+
+/// How long the registry may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Longest event; the registry's own are far shorter.
+const MAX_LINE: usize = 1024 * 1024;
+
+/// The API of a running registry.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    base: Url,
+    http: reqwest::Client,
+}
+
+impl Admin {
+    /// The registry that the arguments name, if they name one.
+    pub(crate) fn of(target: &TargetArgs) -> Result<Option<Self>> {
+        let Some(registry) = &target.registry else {
+            return Ok(None);
+        };
+        let base = base_url(registry, target.plain_http)
+            .with_context(|| format!("--registry {registry}"))?;
+        let builder = reqwest::Client::builder().connect_timeout(CONNECT);
+        // A proxy cannot reach this machine's own loopback.
+        let builder = if is_loopback(&base) {
+            builder.no_proxy()
+        } else {
+            builder
+        };
+        let http = builder.build().context("cannot build the HTTP client")?;
+        Ok(Some(Self { base, http }))
+    }
+
+    /// Asks for `work` and hands its events on until the registry has told all of them.
+    pub(crate) async fn run<E: DeserializeOwned>(
+        &self,
+        work: &str,
+        query: &[(&str, String)],
+        mut on_event: impl FnMut(E) -> Result<()>,
+    ) -> Result<()> {
+        let mut url = self.base.join(&format!("v2/_hayloft/{work}"))?;
+        url.query_pairs_mut().extend_pairs(query);
+        let answer = self.http.post(url).send().await;
+        let answer = answer.context("asking the registry")?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            let body = answer.bytes().await.unwrap_or_default();
+            let told = serde_json::from_slice::<ErrorBody>(&body).ok();
+            match told.and_then(|body| body.errors.into_iter().next()) {
+                Some(error) => bail!("the registry refuses: {}", error.message),
+                None => bail!("the registry answers {status}"),
+            }
+        }
+        let mut pieces = answer.bytes_stream();
+        let mut line = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.context("the registry broke off")?;
+            for byte in piece {
+                if byte != b'\n' {
+                    line.push(byte);
+                } else {
+                    let event = serde_json::from_slice(&line);
+                    on_event(event.context("the registry told something unknown")?)?;
+                    line.clear();
+                }
+            }
+            if line.len() > MAX_LINE {
+                bail!("the registry tells a line without an end");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Loopback hosts get plain HTTP, all others HTTPS, as everywhere else.
+fn base_url(registry: &str, plain_http: bool) -> Result<Url> {
+    if registry.starts_with("http://") || registry.starts_with("https://") {
+        let url = Url::parse(registry)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            bail!("an address on a command line carries no login");
+        }
+        return Ok(url);
+    }
+    let plain = Url::parse(&format!("http://{registry}/"))?;
+    if plain_http || is_loopback(&plain) {
+        return Ok(plain);
+    }
+    Ok(Url::parse(&format!("https://{registry}/"))?)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// Does `work` until Ctrl-C.
+pub(crate) async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        outcome = work => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
+    }
+}
+
+/// Adds what to do about a storage that a registry runs on.
+pub(crate) fn advise_registry(error: anyhow::Error) -> anyhow::Error {
+    let is_in_use = error
+        .downcast_ref::<registry::Error>()
+        .is_some_and(|error| matches!(error, registry::Error::InUse { .. }));
+    if is_in_use {
+        error.context("a registry runs on this storage: name it with --registry HOST:PORT")
+    } else {
+        error
+    }
+}

@@ -6,7 +6,7 @@
 //!
 //! Without features this crate does no I/O, has no async code, reads no clock and no environment.
 //! Feature `client` adds the network: the registry client, blob transfer and the caller of the
-//! node agent's API.
+//! node agent's API. Feature `trace` carries traces from process to process.
 
 pub mod agent_api;
 #[cfg(feature = "client")]
@@ -22,6 +22,8 @@ pub mod manifest;
 pub mod media_type;
 pub mod modelfile;
 pub mod reference;
+#[cfg(feature = "trace")]
+pub mod trace;
 
 pub use digest::{Algorithm, Digest, Digester};
 pub use error_code::ErrorCode;

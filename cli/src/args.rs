@@ -10,9 +10,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use url::Url;
 
 use crate::args::registry::RegistryOptions;
 use crate::args::storage::{FsckArgs, GcArgs, TargetArgs};
+use crate::args::values::web_url;
 
 /// Gets model weights to where they run: registry, node agent, runtime and their command line.
 #[derive(Debug, Parser)]
@@ -136,6 +138,20 @@ pub(crate) enum ConfigOutput {
     Json,
 }
 
+/// Where traces go.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TelemetryArgs {
+    /// An OpenTelemetry collector that takes traces by OTLP over HTTP, such as http://HOST:4318
+    /// [default: no traces]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        value_parser = web_url
+    )]
+    pub(crate) otlp_endpoint: Option<Url>,
+}
+
 /// The folder that holds everything on this machine.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DataArgs {
@@ -149,6 +165,8 @@ pub(crate) struct DataArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
     /// Address of the registry
     #[arg(
         long,
@@ -178,6 +196,8 @@ pub(crate) struct ServeArgs {
 pub(crate) struct RoleArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
     /// Address to listen on [default: 127.0.0.1:5001]
     #[arg(
         long,
@@ -193,6 +213,8 @@ pub(crate) struct RoleArgs {
 pub(crate) struct RegistryArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
     /// Address to listen on
     #[arg(
         long,
@@ -218,6 +240,8 @@ pub(crate) enum RegistryTask {
 pub(crate) struct RuntimeArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
     /// Address to listen on [default: OLLAMA_HOST, else 127.0.0.1:11434]
     #[arg(long, value_name = "ADDR", env = "HAYLOFT_RUNTIME_LISTEN")]
     pub(crate) listen: Option<SocketAddr>,

@@ -15,13 +15,17 @@ mod package;
 mod progress;
 mod report;
 mod runtime_client;
+mod telemetry;
 
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use crate::args::{Cli, Verb};
+use tracing::Instrument;
+
+use crate::args::Cli;
 use crate::config::{Failure, Loaded};
+use crate::telemetry::Telemetry;
 
 fn main() -> ExitCode {
     let (loaded, cli) = match configure() {
@@ -30,7 +34,10 @@ fn main() -> ExitCode {
         Err(Failure::Usage(error)) => error.exit(),
         Err(failure) => return report::misconfigured(&failure.into()),
     };
-    start_logging(&cli.verb);
+    let telemetry = match telemetry(&loaded) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return report::misconfigured(&error),
+    };
     if let Some(file) = &loaded.file {
         tracing::info!(file = %file.path.display(), "configuration read");
     }
@@ -40,9 +47,11 @@ fn main() -> ExitCode {
             return report::failure(&anyhow::Error::new(error).context("cannot start threads"));
         }
     };
-    let outcome = runtime.block_on(commands::run(cli));
+    let span = telemetry::span(loaded.verb().map(|(verb, _)| verb));
+    let outcome = runtime.block_on(commands::run(cli).instrument(span));
     // Interrupted work may leave a blocking read behind (a prompt at the terminal): do not wait for it.
     runtime.shutdown_background();
+    telemetry.finish();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // `hayloft list | head -1`: the reader has what it wanted.
@@ -59,29 +68,9 @@ fn configure() -> Result<(Loaded, Cli), Failure> {
     Ok((loaded, cli))
 }
 
-/// Roles log to standard error: text on a terminal, JSON otherwise. Verbs log warnings only.
-/// `HAYLOFT_LOG` takes tracing's filter syntax, such as `debug` or `registry=trace`.
-fn start_logging(verb: &Verb) {
-    use std::io::IsTerminal;
-
-    let is_role = matches!(
-        verb,
-        Verb::Serve(_) | Verb::Registry(_) | Verb::Agent(_) | Verb::Runtime(_)
-    );
-    // llama.cpp tells some hundred lines at "info" for every model it loads.
-    let default = if is_role {
-        "info,llama-cpp-2=warn"
-    } else {
-        "warn"
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HAYLOFT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() || !is_role {
-        subscriber.init();
-    } else {
-        subscriber.json().init();
-    }
+/// Logs, and traces if a collector is named.
+fn telemetry(loaded: &Loaded) -> anyhow::Result<Telemetry> {
+    let (verb, said) = loaded.verb().unzip();
+    let endpoint = telemetry::endpoint(said)?;
+    Telemetry::start(verb.unwrap_or_default(), endpoint.as_ref())
 }

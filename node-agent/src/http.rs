@@ -1,15 +1,16 @@
 //! The agent's API over HTTP: the paths and types of [`artifact::agent_api`].
 
 use std::convert::Infallible;
+use std::time::Duration;
 
-use artifact::Reference;
 use artifact::agent_api::{
     AgentErrorCode, ENSURE_PATH, EnsureRequest, MODEL_PATH, MODELS_PATH, ModelEntry, ModelList,
     PIN_PATH, PinRequest, PullEvent,
 };
+use artifact::{Reference, trace};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
+use tracing::{Instrument, Span};
 
 use crate::error::Error;
 use crate::pull::Puller;
@@ -39,6 +41,11 @@ pub(crate) struct Api {
 
 /// The routes.
 pub(crate) fn router(api: Api) -> Router {
+    let traces = TraceLayer::new_for_http()
+        .make_span_with(request_span)
+        .on_response(|response: &Response, _: Duration, span: &Span| {
+            trace::answered(span, response.status().as_u16());
+        });
     Router::new()
         .route(ENSURE_PATH, post(ensure))
         .route(MODELS_PATH, get(list))
@@ -48,8 +55,16 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/readyz", get(ready))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(CatchPanicLayer::new())
-        .layer(TraceLayer::new_for_http())
+        .layer(traces)
         .with_state(api)
+}
+
+fn request_span(request: &Request) -> Span {
+    let span = trace::request_span(request.method(), request.uri().path(), request.headers());
+    if let Some(route) = request.extensions().get::<MatchedPath>() {
+        trace::routed(&span, request.method(), route.as_str());
+    }
+    span
 }
 
 #[derive(Deserialize)]
@@ -66,7 +81,7 @@ async fn ensure(
     let Json(request) = request.map_err(|refusal| bad_request(refusal.body_text()))?;
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
     let puller = api.puller.clone();
-    tokio::spawn(async move {
+    let pull = async move {
         let mut tell = |event: &PullEvent| {
             // Gone or asleep: the pull does not depend on who watches it.
             let _ = sender.try_send(event.clone());
@@ -77,7 +92,8 @@ async fn ensure(
                 error: error.to_agent_error(),
             });
         }
-    });
+    };
+    tokio::spawn(pull.in_current_span());
     let mut stopping = api.stopping.clone();
     let stopped = async move {
         // An error means that the agent is gone, which ends the stream as well.

@@ -112,6 +112,9 @@ async fn api(Extracted(state): Extracted<State>, request: Request) -> Response {
 
 async fn answer(state: &State, parts: &Parts, body: axum::body::Body) -> Result<Response, Failure> {
     let endpoint = Endpoint::parse(parts.uri.path()).ok_or(Failure::NoSuchPath)??;
+    if let Some(repository) = endpoint.repository() {
+        tracing::Span::current().record("repository", repository.as_str());
+    }
     let identity = state.policy.identify(&parts.headers);
     let access = Access::of(&parts.method, &endpoint);
     if !state.policy.allows(&identity, &access) {

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use artifact::{Digest, Repository, Tag};
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
+use tracing::Instrument;
 
 use crate::error::Error;
 use crate::service::collect::Collector;
@@ -28,7 +29,9 @@ use crate::store::{BlobStore, MetadataIndex, Page, UploadStore};
 async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::spawn(work).await.map_err(Error::Task)?
+    tokio::spawn(work.in_current_span())
+        .await
+        .map_err(Error::Task)?
 }
 
 /// The registry: what HTTP handlers hold.

@@ -6,10 +6,12 @@ mod ollama;
 mod openai;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use artifact::trace;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,6 +20,7 @@ use serde::de::DeserializeOwned;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::trace::TraceLayer;
+use tracing::Span;
 
 use crate::app::Runtime;
 use crate::error::Error;
@@ -27,6 +30,11 @@ const MAX_BODY: usize = 32 * 1024 * 1024;
 
 /// Everything that the runtime answers.
 pub(crate) fn router(runtime: Arc<Runtime>, origins: &[String], is_local: bool) -> Router {
+    let traces = TraceLayer::new_for_http()
+        .make_span_with(request_span)
+        .on_response(|response: &Response, _: Duration, span: &Span| {
+            trace::answered(span, response.status().as_u16());
+        });
     let router = Router::new()
         .merge(ollama::routes())
         .merge(openai::routes())
@@ -39,12 +47,20 @@ pub(crate) fn router(runtime: Arc<Runtime>, origins: &[String], is_local: bool) 
         .layer(RequestDecompressionLayer::new())
         .layer(CatchPanicLayer::new())
         .layer(access::cross_origin(origins))
-        .layer(TraceLayer::new_for_http());
+        .layer(traces);
     if is_local {
         router.layer(axum::middleware::from_fn(access::check_host))
     } else {
         router
     }
+}
+
+fn request_span(request: &Request) -> Span {
+    let span = trace::request_span(request.method(), request.uri().path(), request.headers());
+    if let Some(route) = request.extensions().get::<MatchedPath>() {
+        trace::routed(&span, request.method(), route.as_str());
+    }
+    span
 }
 
 async fn health() -> &'static str {

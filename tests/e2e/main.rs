@@ -23,3 +23,4 @@ mod registry_support;
 mod runtime_clients;
 mod runtime_pull;
 mod tidy;
+mod traces;

@@ -11,6 +11,7 @@
     reason = "a harness: a failure to set up is a failed test"
 )]
 
+mod collector;
 mod command;
 mod cutting_proxy;
 mod server;
@@ -19,6 +20,7 @@ mod small_disk;
 mod terminal;
 pub mod upstream;
 
+pub use collector::{Collector, ReceivedSpan};
 pub use command::{Finished, ask_to_end, fixture, hayloft, hayloft_command, project_root, run};
 pub use cutting_proxy::CuttingProxy;
 pub use server::{Builder, Server};

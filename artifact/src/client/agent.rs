@@ -194,6 +194,7 @@ impl AgentClient {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
         request
+            .headers(crate::trace::headers())
             .send()
             .await
             .map_err(|source| Error::AgentUnreachable {

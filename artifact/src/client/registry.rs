@@ -6,8 +6,7 @@ mod lease;
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
-use oci_distribution::RegistryOperation;
-use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use url::Url;
 
@@ -181,7 +180,7 @@ impl RegistryClient {
         }
     }
 
-    /// Stores a manifest under the reference's tag, through `oci_distribution`.
+    /// Stores a manifest under the reference's tag.
     ///
     /// # Errors
     /// [`Error::Denied`], [`Error::Status`] with what the registry said, and those of any request.
@@ -191,19 +190,22 @@ impl RegistryClient {
             header: "Content-Type",
             value: media_type.to_owned(),
         })?;
-        let target = oci_reference(&self.reference);
-        let client = self
-            .transport
-            .oci(self.is_plain, self.reference.is_loopback())?;
-        client
-            .auth(&target, &self.oci_auth(), RegistryOperation::Push)
-            .await
-            .map_err(|error| self.oci_fault(error))?;
-        client
-            .push_manifest_raw(&target, raw.to_vec(), content_type)
-            .await
-            .map_err(|error| self.oci_fault(error))?;
-        Ok(())
+        let url = self.url(&format!("manifests/{}", self.reference.manifest_selector()))?;
+        let body = bytes::Bytes::copy_from_slice(raw);
+        let answer = self
+            .send(Operation::Push, || {
+                self.http
+                    .put(url.clone())
+                    .header(CONTENT_TYPE, content_type.clone())
+                    .timeout(self.transport.timeouts().stall)
+                    .body(body.clone())
+            })
+            .await?;
+        if answer.status().is_success() {
+            Ok(())
+        } else {
+            Err(self.fault(answer).await)
+        }
     }
 
     /// A URL below `/v2/<repository>/`.

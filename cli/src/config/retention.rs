@@ -35,6 +35,7 @@ pub(crate) fn parse(text: &str) -> Result<RetentionRule, String> {
             }
         }
     }
+    rule.check().map_err(|fault| fault.to_string())?;
     Ok(rule)
 }
 

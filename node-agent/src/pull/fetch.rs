@@ -14,6 +14,7 @@ use artifact::client::fetch::Mode;
 use artifact::client::{self, BlobSource};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::cache::NodeCache;
 use crate::cache::ingest::Ingest;
@@ -140,15 +141,17 @@ async fn by_ranges(
     // The first request finds out whether ranges work and does the token handshake; the others
     // begin when its first bytes are here.
     let (first_bytes, started) = oneshot::channel();
-    tasks.spawn(work(
+    let first = work(
         source.clone(),
         Arc::clone(&queue),
         sink.clone(),
         Some(first_bytes),
-    ));
+    );
+    tasks.spawn(first.in_current_span());
     if workers > 1 && started.await.is_ok() {
         for _ in 1..workers {
-            tasks.spawn(work(source.clone(), Arc::clone(&queue), sink.clone(), None));
+            let next = work(source.clone(), Arc::clone(&queue), sink.clone(), None);
+            tasks.spawn(next.in_current_span());
         }
     }
     while let Some(ended) = tasks.join_next().await {

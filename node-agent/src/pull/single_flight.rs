@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use artifact::Digest;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::error::Error;
 
@@ -120,11 +121,13 @@ impl SingleFlight {
             digest,
         };
         let flight = start(report.clone());
-        tokio::spawn(async move {
+        let flight = async move {
             let outcome = flight.await.map_err(Arc::new);
             drop(landing);
             report.set_phase(Phase::Ended(outcome));
-        });
+        };
+        // Part of the trace of the caller who began it.
+        tokio::spawn(flight.in_current_span());
         Seat {
             is_first: true,
             ..seat

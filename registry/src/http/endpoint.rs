@@ -49,6 +49,20 @@ pub(crate) enum AdminTask {
 }
 
 impl Endpoint {
+    /// The repository that it is about, if it is about one.
+    pub(crate) fn repository(&self) -> Option<&Repository> {
+        match self {
+            Self::Blob(repository, _)
+            | Self::Uploads(repository)
+            | Self::Upload(repository, _)
+            | Self::Manifest(repository, _)
+            | Self::Tags(repository)
+            | Self::Referrers(repository, _)
+            | Self::Lease(repository, _) => Some(repository),
+            Self::Ping | Self::Catalog | Self::Admin(_) => None,
+        }
+    }
+
     /// Reads the path of a request. `None` when it is not of this API at all.
     pub(crate) fn parse(path: &str) -> Option<Result<Self, Error>> {
         let rest = path.strip_prefix("/v2")?;

@@ -4,16 +4,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use artifact::trace;
 use axum::body::Body;
 use axum::extract::{Request, State as Extracted};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
+use tracing::{Instrument, Span};
 
 use crate::http::endpoint::Endpoint;
+use crate::http::{CONTENT_DIGEST, header_text};
 use crate::metrics::Metrics;
 use crate::metrics::labels::{Fault, Route, Verb};
 
@@ -57,9 +60,15 @@ pub(super) async fn observe(
 ) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let span = trace::request_span(&method, &path, request.headers());
     let began = Instant::now();
-    let response = next.run(request).await;
+    let response = next.run(request).instrument(span.clone()).await;
     let took = began.elapsed();
+    let verb = Verb::from(&method);
+    let route = response.extensions().get().copied();
+    let route = route.unwrap_or(Route::Other);
+    describe(&span, &method, route, &response);
+    let _inside = span.enter();
     tracing::info!(
         target: "registry::access",
         method = %method,
@@ -68,27 +77,39 @@ pub(super) async fn observe(
         elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         "request"
     );
-    let verb = Verb::from(&method);
-    let route = response.extensions().get().copied();
-    let route = route.unwrap_or(Route::Other);
     metrics.answered(route, verb, response.status().into(), took);
     if let Some(fault) = response.extensions().get::<Fault>() {
         metrics.fault(*fault);
     }
-    response.map(|body| count_body(body, || metrics.response_bytes(route, verb)))
+    response.map(|body| count_body(body, &span, || metrics.response_bytes(route, verb)))
+}
+
+/// What the beginning of an answer says about a request.
+fn describe(span: &Span, method: &Method, route: Route, response: &Response) {
+    if span.is_disabled() {
+        return;
+    }
+    trace::routed(span, method, route.text());
+    trace::answered(span, response.status().as_u16());
+    if let Some(digest) = header_text(response.headers(), &CONTENT_DIGEST) {
+        span.record("blob.digest", digest);
+    }
 }
 
 /// Counts a body's bytes: whole when it is small, as it passes when it is not.
-fn count_body(body: Body, counter: impl FnOnce() -> Counter) -> Body {
+fn count_body(body: Body, span: &Span, counter: impl FnOnce() -> Counter) -> Body {
     match body.size_hint().exact() {
         Some(0) => body,
         Some(length) if length <= SMALL_BODY => {
+            span.record("bytes", length);
             counter().inc_by(length);
             body
         }
         _ => Body::new(CountedBody {
             body,
             bytes: Tally::new(counter()),
+            sent: 0,
+            span: span.clone(),
         }),
     }
 }
@@ -133,6 +154,15 @@ impl Drop for Tally {
 struct CountedBody {
     body: Body,
     bytes: Tally,
+    sent: u64,
+    /// Held, so that the request's span lasts as long as its answer.
+    span: Span,
+}
+
+impl Drop for CountedBody {
+    fn drop(&mut self) {
+        self.span.record("bytes", self.sent);
+    }
 }
 
 impl http_body::Body for CountedBody {
@@ -148,6 +178,7 @@ impl http_body::Body for CountedBody {
             && let Some(data) = frame.data_ref()
         {
             self.bytes.add(data.len());
+            self.sent += data.len() as u64;
         }
         polled
     }

@@ -12,9 +12,16 @@ macro_rules! label {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum $name { $($(#[$doc])* $variant,)+ }
 
+        impl $name {
+            /// The value of the label.
+            pub(crate) fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
         impl EncodeLabelValue for $name {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), Error> {
-                match self { $(Self::$variant => $text,)+ }.encode(encoder)
+                self.text().encode(encoder)
             }
         }
     };

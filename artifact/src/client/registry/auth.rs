@@ -103,6 +103,7 @@ impl RegistryClient {
         } else {
             builder
         };
+        let builder = builder.headers(crate::trace::headers());
         builder.send().await.map_err(|source| Error::Transport {
             url: shown(&url),
             source: source.without_url(),

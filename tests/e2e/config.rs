@@ -251,12 +251,14 @@ fn secrets_are_never_shown_and_never_taken_from_a_command_line() {
     let variables = [
         ("AWS_SECRET_ACCESS_KEY", secret),
         ("AWS_ACCESS_KEY_ID", "AKIA-visible"),
+        ("AWS_PROFILE", "of-other-tools"),
         ("HTTPS_PROXY", "http://me:squeamish-ossifrage@proxy.example"),
     ];
     for output in ["text", "toml", "json"] {
         let said = configured(&["show", "-o", output], &file.path, &variables).succeeded();
         assert!(!said.contains(secret), "{said}");
         assert!(said.contains("(hidden)"), "{said}");
+        assert!(!said.contains("of-other-tools"), "{said}");
         assert_eq!(said.contains("AKIA-visible"), output != "toml", "{said}");
     }
     for (flag, value) in [("--index", &url), ("--storage-option", &option)] {
@@ -274,7 +276,7 @@ fn secrets_are_never_shown_and_never_taken_from_a_command_line() {
 #[test]
 fn what_is_shown_as_a_file_gives_the_same_configuration() {
     let file = written(
-        "data = \"/srv/a \\\"quoted\\\" folder\"\n[registry]\nread-only = true\n\
+        "data = \"/srv/a \\\"quoted\\\" folder\"\n[registry]\nread-only = true\nindex-file = \"url\"\n\
          retain = [\"team/*=last:10,match:v*\"]\n\
          [[registry.retention]]\nrepositories = \"demo/*\"\nkeep-last = 3\n\
          keep-matching = [\"v*\", \"stable\"]\nkeep-within = \"30d\"\nuntagged-after = \"7d\"\n\

@@ -59,8 +59,7 @@ impl StorageArgs {
             Place::Folder(folder) => config.data = folder,
             Place::Bucket(url) => {
                 config.data = data.registry()?;
-                let mut options = secrets::bucket_options(url.scheme());
-                options.retain(|(name, _)| registry::is_storage_option(&url, name));
+                let mut options = secrets::bucket_options(&url);
                 // Later ones win: what was named goes over what the environment happens to hold.
                 options.extend(self.named_options()?);
                 config.storage = Storage::Bucket(Bucket { url, options });

@@ -7,17 +7,18 @@ use url::Url;
 pub(crate) const HIDDEN: &str = "(hidden)";
 
 /// The options of a bucket that the environment holds, by lower-case name: `AWS_*` for `s3`,
-/// `GOOGLE_*` for `gs`, `AZURE_*` for `az`, as the tools of these clouds read them.
-pub(crate) fn bucket_options(scheme: &str) -> Vec<(String, Secret)> {
-    let variables = bucket_variables(scheme);
+/// `GOOGLE_*` for `gs`, `AZURE_*` for `az`, as the tools of these clouds read them. Those that
+/// only other tools know, such as `AWS_PROFILE`, are not among them.
+pub(crate) fn bucket_options(bucket: &Url) -> Vec<(String, Secret)> {
+    let variables = bucket_variables(bucket).into_iter();
     variables
         .map(|(name, value)| (name.to_ascii_lowercase(), Secret::new(value)))
         .collect()
 }
 
 /// The variables behind [`bucket_options`].
-pub(crate) fn bucket_variables(scheme: &str) -> impl Iterator<Item = (String, String)> + use<> {
-    let prefix = match scheme {
+pub(crate) fn bucket_variables(bucket: &Url) -> Vec<(String, String)> {
+    let prefix = match bucket.scheme() {
         "s3" => "AWS_",
         "gs" => "GOOGLE_",
         _ => "AZURE_",
@@ -26,7 +27,12 @@ pub(crate) fn bucket_variables(scheme: &str) -> impl Iterator<Item = (String, St
         // What is not text is no option.
         Some((name.into_string().ok()?, value.into_string().ok()?))
     });
-    text.filter(move |(name, value)| name.starts_with(prefix) && !value.is_empty())
+    let is_option = |(name, value): &(String, String)| {
+        name.starts_with(prefix)
+            && !value.is_empty()
+            && registry::is_storage_option(bucket, &name.to_ascii_lowercase())
+    };
+    text.filter(is_option).collect()
 }
 
 /// Whether an option of a bucket, `NAME` or `NAME=VALUE`, is a secret.

@@ -4,8 +4,10 @@ use std::fmt::Write;
 
 use clap::CommandFactory;
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::args::Cli;
+use crate::config::file::ALTERNATIVES;
 use crate::config::keys::{Key, Table};
 use crate::config::layers::{Loaded, Origin};
 use crate::config::secrets;
@@ -74,6 +76,7 @@ impl Effective {
             })
             .collect();
         rows.sort_by_key(|row| row.key.table);
+        drop_replaced(&mut rows);
         let environment = environment(&rows);
         Self { rows, environment }
     }
@@ -135,6 +138,20 @@ impl Effective {
     }
 }
 
+/// The default of a key says nothing when its alternative is given.
+fn drop_replaced(rows: &mut [Row]) {
+    for pair in ALTERNATIVES {
+        let is_of_pair = |row: &Row| pair.contains(&row.key.name.as_str());
+        let is_said = |row: &Row| !matches!(row.origin, None | Some(Origin::Default));
+        if rows.iter().any(|row| is_of_pair(row) && is_said(row)) {
+            let replaced = rows
+                .iter_mut()
+                .filter(|row| is_of_pair(row) && !is_said(row));
+            replaced.for_each(|row| row.origin = None);
+        }
+    }
+}
+
 /// The variables that are honoured beside the keys and that are set.
 fn environment(rows: &[Row]) -> Vec<(String, String)> {
     let network = NETWORK.iter().filter_map(|name| {
@@ -143,20 +160,18 @@ fn environment(rows: &[Row]) -> Vec<(String, String)> {
         Some(((*name).to_owned(), value))
     });
     let storage = rows.iter().find(|row| row.key.name == "storage");
-    let scheme = storage
+    let bucket = storage
         .and_then(|row| row.values.first())
-        .and_then(|url| url.split_once("://"))
-        .filter(|(scheme, _)| *scheme != "file");
-    let bucket = scheme.into_iter().flat_map(|(scheme, _)| {
-        secrets::bucket_variables(scheme).map(|(name, value)| {
-            let is_secret = secrets::is_secret_option(&name);
-            let value = if is_secret {
-                secrets::HIDDEN.to_owned()
-            } else {
-                value
-            };
-            (name, value)
-        })
+        .and_then(|url| Url::parse(url).ok());
+    let bucket = bucket.iter().flat_map(secrets::bucket_variables);
+    let bucket = bucket.map(|(name, value)| {
+        let is_secret = secrets::is_secret_option(&name);
+        let value = if is_secret {
+            secrets::HIDDEN.to_owned()
+        } else {
+            value
+        };
+        (name, value)
     });
     let mut all: Vec<_> = network.chain(bucket).collect();
     all.sort();

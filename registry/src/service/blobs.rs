@@ -23,10 +23,8 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<u64, Error> {
+        self.renew_blob(repository, digest).await?;
         self.require_blob(repository, digest).await?;
-        if !self.renew_blob(repository, digest).await? {
-            return Err(unknown(repository, digest));
-        }
         // The storage itself is asked: a record of content that has gone must not lead a client
         // to skip its upload.
         self.blobs
@@ -82,7 +80,7 @@ impl Registry {
         .await
     }
 
-    async fn mount_if_held(
+    pub(super) async fn mount_if_held(
         &self,
         repository: &Repository,
         digest: &Digest,
@@ -140,7 +138,11 @@ impl Registry {
         detached(async move { registry.unlink_blob(&repository, &digest).await }).await
     }
 
-    async fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+    pub(super) async fn unlink_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(), Error> {
         let mut lock = self.lock_repository(repository, None).await?;
         self.require_blob(repository, digest).await?;
         if let Some(manifest) = self.index.manifest_naming(repository, digest).await? {

@@ -15,6 +15,8 @@ pub(crate) mod report;
 mod standing;
 mod survey;
 mod sweep;
+#[cfg(test)]
+mod tests;
 pub(crate) mod touch;
 
 use std::sync::{Mutex, PoisonError};

@@ -66,7 +66,7 @@ impl Registry {
         .await
     }
 
-    async fn write_lease(&self, new: NewLease) -> Result<Timestamp, Error> {
+    pub(super) async fn write_lease(&self, new: NewLease) -> Result<Timestamp, Error> {
         let NewLease {
             repository,
             id,

@@ -87,15 +87,10 @@ impl Registry {
         repository: &Repository,
         reference: &ManifestReference,
     ) -> Result<FoundManifest, Error> {
-        let found = self.find_manifest(repository, reference).await?;
-        match reference {
-            ManifestReference::Digest(digest)
-                if !self.renew_manifest(repository, digest).await? =>
-            {
-                Err(unknown(repository, reference))
-            }
-            _ => Ok(found),
+        if let ManifestReference::Digest(digest) = reference {
+            self.renew_manifest(repository, digest).await?;
         }
+        self.find_manifest(repository, reference).await
     }
 
     /// The bytes of a manifest that was found.
@@ -118,7 +113,7 @@ impl Registry {
         detached(async move { registry.store_manifest(new).await }).await
     }
 
-    async fn store_manifest(&self, new: NewManifest) -> Result<StoredManifest, Error> {
+    pub(super) async fn store_manifest(&self, new: NewManifest) -> Result<StoredManifest, Error> {
         let digest = checked_digest(&new)?;
         let manifest = Manifest::parse(new.content.to_vec(), new.content_type.as_deref())
             .map_err(Error::ManifestInvalid)?;
@@ -174,7 +169,7 @@ impl Registry {
         detached(async move { registry.remove_manifest(&repository, &reference).await }).await
     }
 
-    async fn remove_manifest(
+    pub(super) async fn remove_manifest(
         &self,
         repository: &Repository,
         reference: &ManifestReference,

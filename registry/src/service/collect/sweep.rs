@@ -167,7 +167,7 @@ impl Run<'_> {
     }
 
     /// Removes what a mark stands for, if its time is over, and what refers to nothing else.
-    async fn sweep_mark(&self, survey: &mut Survey, mark: Mark) -> Result<(), Error> {
+    pub(super) async fn sweep_mark(&self, survey: &mut Survey, mark: Mark) -> Result<(), Error> {
         let mut followers = vec![mark];
         while let Some(mark) = followers.pop() {
             let has_gone = match &mark {

@@ -16,35 +16,35 @@ use crate::store::{Mark, Page};
 const REFERRERS: usize = 1000;
 
 impl Registry {
-    /// Renews a blob that a client was told to be there. `false` if it went in that moment.
+    /// Renews a blob that a client may be told to be there. The caller looks for it only after
+    /// that: a collection takes the mark away last, so whoever finds no mark and then the blob has
+    /// found one that stays for its whole grace time.
     pub(crate) async fn renew_blob(
         &self,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<bool, Error> {
-        let mark = Mark::Link(repository.clone(), *digest);
-        if self.collector.is_read_only || self.index.marked(&mark).await?.is_none() {
-            return Ok(true);
-        }
-        // A collection that has decided to remove it holds this lock until it is gone.
-        let _lock = self.lock_repository(repository, None).await?;
-        self.index.unmark(&mark).await?;
-        Ok(self.index.blob(repository, digest).await?.is_some())
+    ) -> Result<(), Error> {
+        self.renew(repository, Mark::Link(repository.clone(), *digest))
+            .await
     }
 
-    /// Renews a manifest that a client was told to be there. `false` if it went in that moment.
+    /// Renews a manifest, as [`Registry::renew_blob`] does a blob.
     pub(crate) async fn renew_manifest(
         &self,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<bool, Error> {
-        let mark = Mark::Manifest(repository.clone(), *digest);
-        if self.collector.is_read_only || self.index.marked(&mark).await?.is_none() {
-            return Ok(true);
+    ) -> Result<(), Error> {
+        self.renew(repository, Mark::Manifest(repository.clone(), *digest))
+            .await
+    }
+
+    async fn renew(&self, repository: &Repository, mark: Mark) -> Result<(), Error> {
+        if self.is_read_only() || self.index.marked(&mark).await?.is_none() {
+            return Ok(());
         }
+        // A collection that has decided to remove it holds this lock until it is gone.
         let _lock = self.lock_repository(repository, None).await?;
-        self.index.unmark(&mark).await?;
-        Ok(self.index.manifest(repository, digest).await?.is_some())
+        self.index.unmark(&mark).await
     }
 
     /// Content was linked into a repository. The caller holds both.

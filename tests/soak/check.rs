@@ -12,6 +12,15 @@ use crate::worker::{Worker, tag_name};
 /// Which of the shared blobs each repository holds.
 type Held = Vec<Vec<bool>>;
 
+/// What the registry's own check says.
+pub(crate) fn fsck(workers: &mut [Worker], address: &str) {
+    let checked = tests::hayloft(&["fsck", "--registry", address]);
+    if checked.code != 0 {
+        let told = format!("{}{}", checked.stdout, checked.stderr);
+        workers[0].surprise(format!("fsck ends with {}: {told}", checked.code));
+    }
+}
+
 /// Compares everything that can be seen with what was promised. Gives how many uploads went on.
 pub(crate) async fn check(workers: &mut [Worker], contents: &Contents, api: &Api) -> usize {
     let mut resumed = 0;

@@ -135,6 +135,7 @@ async fn soak(combination: Combination, rounds: usize, seed: u64) -> Tally {
         let server = site.start();
         let api = Api::new(server.url(), Arc::new(Round::new(u64::MAX)));
         tally.resumed += check::check(&mut workers, &contents, &api).await;
+        check::fsck(&mut workers, server.address());
         tally.errors.extend(errors(&server));
         tally.requests += api.round().answered();
         tally.rounds += 1;

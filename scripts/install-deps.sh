@@ -78,6 +78,10 @@ choose_packages() {
     want util-linux has_command unshare
     want mount has_command mount
     want bsdutils has_command script
+    if [ "$level" = peers ]; then
+      want podman has_command podman
+      want docker.io has_command dockerd
+    fi
     ;;
   bench)
     want python3 has_command python3

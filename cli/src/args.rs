@@ -70,6 +70,10 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         task: ConfigTask,
     },
+    /// Log in to a registry; the login is kept where docker keeps them
+    Login(LoginArgs),
+    /// Forget the login for a registry
+    Logout(LogoutArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -150,6 +154,29 @@ pub(crate) struct TelemetryArgs {
         value_parser = web_url
     )]
     pub(crate) otlp_endpoint: Option<Url>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LoginArgs {
+    /// The registry: HOST or HOST:PORT
+    #[arg(value_name = "REGISTRY")]
+    pub(crate) registry: String,
+    /// Name to log in with [default: asked for at the terminal]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// Read the password from standard input instead of asking at the terminal
+    #[arg(long, requires = "username")]
+    pub(crate) password_stdin: bool,
+    /// Speak plain HTTP to a registry that is not on this machine
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogoutArgs {
+    /// The registry: HOST or HOST:PORT
+    #[arg(value_name = "REGISTRY")]
+    pub(crate) registry: String,
 }
 
 /// The folder that holds everything on this machine.

@@ -4,6 +4,7 @@ mod config;
 mod fsck;
 mod gc;
 mod inspect;
+mod login;
 mod models;
 mod pull;
 mod push;
@@ -36,6 +37,8 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Verb::Ps(args) => models::ps(&args).await,
         Verb::Inspect(args) => inspect::inspect(&args).await,
         Verb::Config { task } => config::config(&task, cli.config.as_deref()),
+        Verb::Login(args) => login::login(&args).await,
+        Verb::Logout(args) => login::logout(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use artifact::CacheLayout;
 use artifact::client::agent::AgentClient;
+use artifact::client::{Credentials, LoginFiles};
 
 use crate::args::{AgentArgs, DataArgs, RuntimeUrlArgs};
 
@@ -106,6 +107,40 @@ pub(crate) fn runtime_listen(flag: Option<SocketAddr>) -> Result<SocketAddr> {
     format!("{name}:{}", parts.port)
         .parse()
         .with_context(|| format!("OLLAMA_HOST={host:?} does not name an address to listen on"))
+}
+
+/// A node agent on this cache, which pulls with the logins that are stored.
+pub(crate) fn agent_config(cache: PathBuf) -> node_agent::Config {
+    let mut config = node_agent::Config::new(cache);
+    config.pull.credentials = stored_logins();
+    config
+}
+
+/// The logins that docker and podman have stored, and `hayloft login`.
+pub(crate) fn stored_logins() -> Credentials {
+    let home = folder_of("HOME");
+    let podman = folder_of("XDG_RUNTIME_DIR").or_else(|| Some(home.as_ref()?.join(".config")));
+    let files = [
+        folder_of("REGISTRY_AUTH_FILE"),
+        docker_config().ok(),
+        podman.map(|folder| folder.join("containers/auth.json")),
+        home.map(|home| home.join(".config/containers/auth.json")),
+    ];
+    Credentials::Stored(LoginFiles::new(files.into_iter().flatten().collect()))
+}
+
+/// Docker's `config.json`: in the folder that `DOCKER_CONFIG` names, else in `~/.docker`.
+pub(crate) fn docker_config() -> Result<PathBuf> {
+    let folder = folder_of("DOCKER_CONFIG").or_else(|| Some(folder_of("HOME")?.join(".docker")));
+    match folder {
+        Some(folder) => Ok(folder.join("config.json")),
+        None => bail!("logins have no place: neither DOCKER_CONFIG nor HOME is set"),
+    }
+}
+
+fn folder_of(variable: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(variable).filter(|value| !value.is_empty());
+    value.map(PathBuf::from)
 }
 
 /// Where conversations keep the questions that were typed; nothing when there is no home folder.

@@ -10,6 +10,7 @@ mod config;
 mod endpoint;
 mod known_digests;
 mod listing;
+mod login_file;
 mod node;
 mod package;
 mod progress;

@@ -24,7 +24,7 @@ impl Node {
             return Ok(Self::Agent(client));
         }
         let cache = data.cache()?;
-        let node = LocalNode::open(node_agent::Config::new(cache.clone()))
+        let node = LocalNode::open(endpoint::agent_config(cache.clone()))
             .await
             .with_context(|| format!("the cache {} cannot be opened", cache.display()))?;
         Ok(Self::Local(node))

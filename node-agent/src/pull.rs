@@ -139,7 +139,7 @@ impl Puller {
         on_event(&PullEvent::Resolving {
             reference: reference.clone(),
         });
-        let registry = self.registry(request)?;
+        let registry = self.registry(request).await?;
         let resolved = match self.resolve(&registry, cached.is_some()).await {
             Ok(resolved) => resolved,
             Err(Error::Registry(error)) if cached.is_some() && error.is_unreachable() => {
@@ -182,16 +182,13 @@ impl Puller {
         })
     }
 
-    fn registry(&self, request: &EnsureRequest) -> Result<RegistryClient, Error> {
+    async fn registry(&self, request: &EnsureRequest) -> Result<RegistryClient, Error> {
         let options = RegistryOptions {
             plain_http: request.plain_http,
             credentials: self.options.credentials.clone(),
         };
-        Ok(RegistryClient::open(
-            &self.transport,
-            &request.reference,
-            &options,
-        )?)
+        let reference = &request.reference;
+        Ok(RegistryClient::open(&self.transport, reference, &options).await?)
     }
 
     /// The manifest: from the cache if it is named by its digest, else from the registry. A busy

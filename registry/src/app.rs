@@ -4,12 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::http;
+use crate::http::front::{Front, Listeners};
 use crate::index_state::{self, IndexState};
 use crate::metrics::Metrics;
 use crate::service::Registry;
@@ -22,35 +21,34 @@ use crate::storage::{self, Closing};
 use crate::store::key::DataFolder;
 use crate::tasks;
 
-/// Runs a registry on `listener` until `shutdown` completes.
+/// Runs a registry on `listeners` until `shutdown` completes.
 ///
 /// # Errors
 /// When the data folder cannot be used, or is in use by another process. Errors of single
 /// requests are answered and logged.
 pub async fn serve(
     config: Config,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let metrics = Metrics::new();
+    let front = Front::open(&config)?;
+    let metrics = front.metrics().clone();
     let opened = Opened::open(&config, metrics.clone()).await?;
     let registry = &opened.registry;
-    let sweeper = tasks::start_sweeper(Arc::clone(registry), config.upload_expiry);
-    let settling = tasks::start_settling(Arc::clone(registry));
-    let interval = config.collection.interval.filter(|_| !config.read_only);
-    let collecting = interval.map(|time| tasks::start_collector(Arc::clone(registry), time));
-    let router = http::router(
-        Arc::clone(registry),
-        config.external_url,
-        config.redirect,
-        metrics.clone(),
-    );
-    let served = http::server::serve(router, listener, shutdown).await;
-    sweeper.abort();
-    settling.abort();
-    if let Some(collecting) = collecting {
-        collecting.abort();
+    let mut running = tasks::Running::default();
+    running.push(tasks::start_settling(Arc::clone(registry)));
+    running.push(tasks::start_counting(Arc::clone(registry), metrics.clone()));
+    if !config.read_only {
+        let expiry = config.upload_expiry;
+        running.push(tasks::start_sweeper(Arc::clone(registry), expiry, metrics));
+        if let Some(interval) = config.collection.interval {
+            running.push(tasks::start_collector(Arc::clone(registry), interval));
+        }
     }
+    let served = front
+        .serve(Arc::clone(registry), listeners.into(), shutdown)
+        .await;
+    drop(running);
     opened.close().await?;
     served
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::watched::Reload;
+
 /// What a registry needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -37,6 +39,9 @@ pub struct Config {
     pub htpasswd: Option<PathBuf>,
     /// Certificate and key; `None` for plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// Asks for accounts, certificate and key to be read again at once, as SIGHUP does; they are
+    /// also read again when the files change.
+    pub reload: Reload,
     /// What one client may ask of the server.
     pub limits: Limits,
     /// How long running requests may go on after shutdown has begun. Default: 25 s.
@@ -70,6 +75,7 @@ impl Default for Config {
             retention: Vec::new(),
             htpasswd: None,
             tls: None,
+            reload: Reload::default(),
             limits: Limits::default(),
             shutdown_grace: Duration::from_secs(25),
         }

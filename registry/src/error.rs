@@ -83,6 +83,12 @@ pub enum Error {
         /// Bytes stored.
         stored: u64,
     },
+    /// A descriptor carries content (`data`) that is not what its digest and size say.
+    #[error("the data in the descriptor of {digest} is not the content of that digest and size")]
+    EmbeddedContent {
+        /// The digest of the descriptor.
+        digest: Box<Digest>,
+    },
     /// The manifest names content that the repository does not hold.
     #[error("the manifest names content that repository {repository} does not hold: push it first")]
     ManifestBlobUnknown {
@@ -251,6 +257,24 @@ pub enum Error {
         /// What it reported.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The htpasswd file cannot be used.
+    #[error("htpasswd file {}{}: {problem}", path.display(), line_of(*line))]
+    Htpasswd {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1; 0 for the file as a whole.
+        line: usize,
+        /// What is wrong with it and what to do; never what stands there.
+        problem: String,
+    },
+    /// Certificate or key cannot be used.
+    #[error("TLS file {}: {problem}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// Another process uses the data folder.
     #[error("data folder {} is in use by another process: stop it, or give --data another folder", path.display())]
@@ -435,6 +459,13 @@ fn is_full_bucket(error: &object_store::Error) -> bool {
     ];
     let text = error.to_string();
     words.iter().any(|word| text.contains(word))
+}
+
+fn line_of(line: usize) -> String {
+    match line {
+        0 => String::new(),
+        line => format!(", line {line}"),
+    }
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -4,8 +4,12 @@ mod access;
 mod admin;
 mod blobs;
 mod body;
+mod connection;
 mod endpoint;
 mod error;
+pub(crate) mod front;
+mod health;
+mod incoming;
 mod leases;
 mod listings;
 mod manifests;
@@ -14,10 +18,12 @@ mod query;
 mod range;
 mod redirect;
 mod remote_body;
-pub(crate) mod server;
+mod server;
+mod tls;
 mod uploads;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use artifact::{Digest, Repository};
 use axum::Router;
@@ -27,15 +33,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::header::HeaderName;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, header};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::error::Error;
-use crate::http::access::{Access, OpenPolicy, Policy};
+use crate::http::access::{Access, Identity, Policy};
 use crate::http::endpoint::Endpoint;
 use crate::http::error::Failure;
+use crate::http::health::Health;
+use crate::http::incoming::Incoming;
+use crate::http::metrics::Tally;
 use crate::metrics::Metrics;
-use crate::metrics::labels::Route;
+use crate::metrics::labels::{Route, Verb};
 use crate::service::Registry;
 
 /// Names the digest of what is answered.
@@ -43,90 +53,182 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 /// How Docker recognises a registry.
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
-/// What every handler can reach.
-#[derive(Clone, Debug)]
-pub(crate) struct State {
-    registry: Arc<Registry>,
+/// How HTTP is spoken, apart from what is stored.
+#[derive(Debug)]
+struct Setup {
+    /// Who may do what.
     policy: Arc<dyn Policy>,
+    /// The address under which clients reach the registry.
     external_url: Option<Url>,
     /// Whether downloads may be answered by redirects to the bucket.
     redirect: bool,
+    /// Whether clients reach it by https, for addresses that are made from what they call it.
+    is_tls: bool,
+    /// Whether everything that would change the storage is refused.
+    read_only: bool,
+    /// A client whose request body brings nothing for this long is taken to be gone.
+    body_idle: Duration,
+    /// Cuts request bodies off when the server ends.
+    closing: CancellationToken,
+    /// Where everything is counted.
     metrics: Metrics,
 }
 
-/// The whole HTTP service.
-pub(crate) fn router(
+/// What every handler can reach.
+#[derive(Clone, Debug)]
+struct State {
     registry: Arc<Registry>,
-    external_url: Option<Url>,
-    redirect: bool,
-    metrics: Metrics,
-) -> Router {
-    let state = State {
-        registry,
-        policy: Arc::new(OpenPolicy),
-        external_url,
-        redirect,
-        metrics: metrics.clone(),
-    };
+    setup: Arc<Setup>,
+    health: Arc<Health>,
+}
+
+impl State {
+    /// Of this registry.
+    fn new(registry: Arc<Registry>, setup: Setup) -> Self {
+        Self {
+            health: Arc::new(Health::new(Arc::clone(&registry))),
+            registry,
+            setup: Arc::new(setup),
+        }
+    }
+}
+
+/// The whole HTTP service.
+fn router(state: State) -> Router {
+    let metrics = state.setup.metrics.clone();
     Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready))
-        .route(
-            "/metrics",
-            get(|state: Extracted<State>| async move { metrics::page(&state.metrics) }),
-        )
+        .route("/metrics", get(metrics_page))
         .route("/v2", any(api))
         .route("/v2/", any(api))
         .route("/v2/{*path}", any(api))
+        .merge(health::routes())
         .fallback(|| async { Failure::NoSuchPath.into_response() })
         .layer(middleware::from_fn_with_state(metrics, metrics::observe))
         .with_state(state)
 }
 
-/// Whether the registry can do its job: its storage and its index answer.
-async fn ready(Extracted(state): Extracted<State>) -> Response {
-    match state.registry.check().await {
-        Ok(()) => "ready\n".into_response(),
-        Err(error) => {
-            tracing::warn!(error = %error, "not ready");
-            let message = "storage or index do not answer; the log says why\n";
-            (StatusCode::SERVICE_UNAVAILABLE, message).into_response()
-        }
-    }
+/// Metrics and health without a login, for an address that only the operator reaches.
+fn operator_router(state: State) -> Router {
+    Router::new()
+        .route(
+            "/metrics",
+            get(|state: Extracted<State>| async move { metrics::page(&state.setup.metrics) }),
+        )
+        .merge(health::routes())
+        .with_state(state)
+}
+
+/// The counters, for those who may see them.
+async fn metrics_page(Extracted(state): Extracted<State>, headers: HeaderMap) -> Response {
+    let policy = state.setup.policy.as_ref();
+    let allowed = match access::identify(policy, &headers).await {
+        Ok(identity) => access::require(policy, &identity, &Access::Metrics),
+        Err(failure) => Err(failure),
+    };
+    let mut response = match allowed {
+        Ok(()) => metrics::page(&state.setup.metrics),
+        Err(failure) => failure.into_response(),
+    };
+    response.extensions_mut().insert(Route::Health);
+    response
 }
 
 /// Everything below `/v2/`.
 async fn api(Extracted(state): Extracted<State>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let mut response = match answer(&state, &parts, body).await {
+    let endpoint = Endpoint::parse(parts.uri.path());
+    let route = match &endpoint {
+        Some(Ok(endpoint)) => Route::of(endpoint),
+        _ => Route::Other,
+    };
+    let mut response = match answer(&state, &parts, endpoint, body).await {
         Ok(response) => response,
         Err(failure) => refuse(&state, &parts, failure),
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(API_VERSION, version);
-    if let Some(Ok(endpoint)) = Endpoint::parse(parts.uri.path()) {
-        response.extensions_mut().insert(Route::of(&endpoint));
-    }
+    response.extensions_mut().insert(route);
     response
 }
 
-async fn answer(state: &State, parts: &Parts, body: axum::body::Body) -> Result<Response, Failure> {
-    let endpoint = Endpoint::parse(parts.uri.path()).ok_or(Failure::NoSuchPath)??;
+/// What a request is refused for when the server has too much of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TooMuch {
+    /// Request head.
+    Head,
+    /// Connections.
+    Connections,
+}
+
+/// The refusal, in the words of the specification.
+fn too_much(reason: TooMuch) -> Response {
+    match reason {
+        TooMuch::Head => Failure::HeadTooLarge.into_response(),
+        TooMuch::Connections => Failure::Busy("too many connections").into_response(),
+    }
+}
+
+/// Who asks, what for, whether they may: only then is anything done.
+async fn answer(
+    state: &State,
+    parts: &Parts,
+    endpoint: Option<Result<Endpoint, Error>>,
+    body: axum::body::Body,
+) -> Result<Response, Failure> {
+    let policy = state.setup.policy.as_ref();
+    let identity = access::identify(policy, &parts.headers).await?;
+    let endpoint = match endpoint {
+        Some(Ok(endpoint)) => endpoint,
+        unknown => {
+            // Whoever may not even ask whether there is an API learns nothing of its paths.
+            access::require(policy, &identity, &Access::Ping)?;
+            return Err(unknown.map_or(Failure::NoSuchPath, |bad| {
+                bad.err().map_or(Failure::NoSuchPath, Failure::Registry)
+            }));
+        }
+    };
     if let Some(repository) = endpoint.repository() {
         tracing::Span::current().record("repository", repository.as_str());
     }
-    let identity = state.policy.identify(&parts.headers);
-    let access = Access::of(&parts.method, &endpoint);
-    if !state.policy.allows(&identity, &access) {
-        return Err(Failure::Denied);
+    access::require(policy, &identity, &Access::of(&parts.method, &endpoint))?;
+    let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+    // Work on the whole storage knows itself what of it changes nothing.
+    let is_admin = matches!(endpoint, Endpoint::Admin(_));
+    if state.setup.read_only && !is_read && !is_admin {
+        return Err(Failure::ReadOnly);
     }
+    let body = receive(state, parts, &endpoint, body);
+    dispatch(state, parts, &identity, endpoint, body).await
+}
+
+/// The body of a request, watched while it comes in.
+fn receive(state: &State, parts: &Parts, endpoint: &Endpoint, body: axum::body::Body) -> Incoming {
+    let setup = &state.setup;
+    let counter = setup
+        .metrics
+        .request_bytes(Route::of(endpoint), Verb::from(&parts.method));
+    Incoming::new(
+        body,
+        setup.body_idle,
+        setup.closing.clone(),
+        Tally::new(counter),
+    )
+}
+
+async fn dispatch(
+    state: &State,
+    parts: &Parts,
+    identity: &Identity,
+    endpoint: Endpoint,
+    body: Incoming,
+) -> Result<Response, Failure> {
     let is_read = matches!(parts.method, Method::GET | Method::HEAD);
     match endpoint {
         Endpoint::Blob(repository, digest) => {
             blobs::dispatch(state, parts, repository, digest).await
         }
         Endpoint::Uploads(repository) if parts.method == Method::POST => {
-            uploads::post(state, parts, repository, body).await
+            uploads::post(state, parts, identity, repository, body).await
         }
         Endpoint::Uploads(_) => Err(Failure::Method("POST")),
         Endpoint::Upload(repository, id) => {
@@ -136,6 +238,7 @@ async fn answer(state: &State, parts: &Parts, body: axum::body::Body) -> Result<
             manifests::dispatch(state, parts, repository, reference, body).await
         }
         Endpoint::Lease(repository, id) => {
+            let body = axum::body::Body::from_stream(body);
             leases::dispatch(state, parts, repository, id, body).await
         }
         Endpoint::Admin(task) => admin::dispatch(state, parts, task).await,
@@ -170,7 +273,7 @@ fn refuse(state: &State, parts: &Parts, failure: Failure) -> Response {
 /// The address under which the client reaches this registry: as configured, else as the client
 /// itself names it, provided that it is the name of a host.
 fn base_url(state: &State, parts: &Parts) -> String {
-    if let Some(url) = &state.external_url {
+    if let Some(url) = &state.setup.external_url {
         return url.as_str().trim_end_matches('/').to_owned();
     }
     let host = parts
@@ -181,6 +284,7 @@ fn base_url(state: &State, parts: &Parts) -> String {
         .filter(|host| is_host(host));
     let forwarded = HeaderName::from_static("x-forwarded-proto");
     let scheme = match header_text(&parts.headers, &forwarded) {
+        _ if state.setup.is_tls => "https",
         Some("https") => "https",
         _ => "http",
     };

@@ -16,12 +16,14 @@ mod service;
 mod storage;
 mod store;
 mod tasks;
+mod watched;
 
 pub use app::{collect, fsck, serve};
 pub use config::{
     Bucket, Collection, Config, Index, Limits, RetentionRule, Secret, Storage, TlsFiles,
 };
 pub use error::Error;
+pub use http::front::Listeners;
 pub use index_state::{ReindexProgress, ReindexSummary, reindex};
 pub use service::collect::CollectOptions;
 pub use service::collect::report::{CollectEvent, CollectSummary, Collectable, Reason, Stay};
@@ -37,3 +39,4 @@ pub use store::records::{
 pub use store::{Answer, Change, IndexLock, LockKey, Mark, MetadataIndex, Page};
 #[cfg(any(test, feature = "test-support"))]
 pub use store::{conformance, memory::MemoryIndex};
+pub use watched::Reload;

@@ -7,24 +7,68 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::metrics::labels::UploadEvent;
 use crate::service::Registry;
 use crate::service::collect::CollectOptions;
 use crate::service::events::Outlet;
+
+/// Tasks that end when this is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Running(Vec<JoinHandle<()>>);
+
+impl Running {
+    /// One more.
+    pub(crate) fn push(&mut self, task: JoinHandle<()>) {
+        self.0.push(task);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
 
 /// Longest pause between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_secs(600);
 
 /// Removes upload sessions without progress for `expiry`, at once and then again and again.
-pub(crate) fn start_sweeper(registry: Arc<Registry>, expiry: Duration) -> JoinHandle<()> {
+pub(crate) fn start_sweeper(
+    registry: Arc<Registry>,
+    expiry: Duration,
+    metrics: Metrics,
+) -> JoinHandle<()> {
     let pause = (expiry / 4).clamp(Duration::from_millis(100), SWEEP_PAUSE);
     tokio::spawn(async move {
         loop {
             match registry.uploads().expire(expiry).await {
                 Ok(0) => {}
-                Ok(removed) => tracing::info!(removed, "removed expired upload sessions"),
+                Ok(removed) => {
+                    metrics.upload(UploadEvent::Expired, removed as u64);
+                    tracing::info!(removed, "removed expired upload sessions");
+                }
                 Err(error) => tracing::warn!(%error, "cannot sweep upload sessions"),
             }
             tokio::time::sleep(pause).await;
+        }
+    })
+}
+
+/// Pause between two counts of what is stored: a bucket is listed for it, a thousand in a request.
+const COUNT_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Counts what is stored, for the metrics, at once and then every hour.
+pub(crate) fn start_counting(registry: Arc<Registry>, metrics: Metrics) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            match registry.stored().await {
+                Ok((blobs, bytes)) => metrics.stored(blobs, bytes),
+                Err(error) => tracing::warn!(%error, "cannot count what is stored"),
+            }
+            tokio::time::sleep(COUNT_PAUSE).await;
         }
     })
 }

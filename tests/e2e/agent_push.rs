@@ -13,13 +13,14 @@ use crate::agent_api::DebianRegistry;
 
 const MIB: u64 = 1024 * 1024;
 
-fn client(address: &str, name: &str) -> RegistryClient {
+async fn client(address: &str, name: &str) -> RegistryClient {
     let reference = Reference::parse(&format!("{address}/{name}:1")).unwrap();
     RegistryClient::open(
         &Transport::default(),
         &reference,
         &RegistryOptions::default(),
     )
+    .await
     .unwrap()
 }
 
@@ -31,7 +32,7 @@ async fn push_through_cuts(registry: &str, content: &[u8], cuts: usize) -> u64 {
     std::fs::write(&path, content).unwrap();
     let told = Arc::new(AtomicU64::new(0));
     let tell = Arc::clone(&told);
-    let through = client(&proxy.address().to_string(), "test/cut");
+    let through = client(&proxy.address().to_string(), "test/cut").await;
     let pushed = push_file(&through, &path, None, move |sent| {
         tell.store(sent, Ordering::SeqCst);
     })
@@ -67,7 +68,7 @@ async fn a_push_to_debians_registry_goes_on_too() {
 #[tokio::test]
 async fn what_the_registry_has_is_not_sent_again() {
     let registry = Server::registry().start();
-    let registry = client(registry.address(), "test/twice");
+    let registry = client(registry.address(), "test/twice").await;
     let content = noise(1 << 20, 43);
     let first = push_bytes(&registry, content.clone().into()).await.unwrap();
     let second = push_bytes(&registry, content.clone().into()).await.unwrap();
@@ -90,7 +91,7 @@ async fn what_the_registry_has_is_not_sent_again() {
 #[tokio::test]
 async fn a_folder_or_a_missing_file_is_not_pushed() {
     let registry = Server::registry().start();
-    let registry = client(registry.address(), "test/bad");
+    let registry = client(registry.address(), "test/bad").await;
     let folder = scratch();
     for path in [folder.path().to_owned(), folder.path().join("missing")] {
         let error = push_file(&registry, &path, None, |_| {}).await.unwrap_err();

@@ -9,6 +9,7 @@
 mod crane;
 mod distribution;
 mod helm;
+mod logins;
 mod ollama;
 mod oras;
 mod peer;

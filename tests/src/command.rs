@@ -90,7 +90,9 @@ pub fn hayloft_command<S: AsRef<std::ffi::OsStr>>(
     // this user has configured is not what is tested.
     command
         .env("XDG_CACHE_HOME", "/nonexistent")
-        .env("XDG_CONFIG_HOME", "/nonexistent");
+        .env("XDG_CONFIG_HOME", "/nonexistent")
+        .env("DOCKER_CONFIG", "/nonexistent")
+        .env_remove("REGISTRY_AUTH_FILE");
     let foreign = [
         "HAYLOFT_",
         "OLLAMA_",
@@ -134,6 +136,18 @@ pub fn run(command: &mut Command) -> Finished {
 /// built in: the program of its name is not on every machine.
 #[must_use]
 pub fn ask_to_end(process: u32) -> bool {
-    let line = format!("kill {process}");
+    signal(process, "TERM")
+}
+
+/// Sends a process the signal that has servers read their files again.
+///
+/// # Panics
+/// When there is no such process.
+pub fn hang_up(process: u32) {
+    assert!(signal(process, "HUP"), "the process is gone");
+}
+
+fn signal(process: u32, name: &str) -> bool {
+    let line = format!("kill -{name} {process}");
     run(Command::new("sh").args(["-c", &line])).code == 0
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Server`] runs one role (or `serve`, all of them), [`hayloft`] runs a verb to its end,
 //! [`upstream`] is an origin with faults on demand, [`CuttingProxy`] breaks connections off,
-//! [`SmallDisk`] is soon full, [`fixture`] finds the bundled model.
+//! [`SmallDisk`] is soon full, [`Authority`] issues certificates, [`fixture`] finds the bundled model.
 
 #![allow(
     clippy::expect_used,
@@ -11,6 +11,7 @@
     reason = "a harness: a failure to set up is a failed test"
 )]
 
+mod authority;
 mod collector;
 mod command;
 mod cutting_proxy;
@@ -20,8 +21,11 @@ mod small_disk;
 mod terminal;
 pub mod upstream;
 
+pub use authority::{Authority, Pair};
 pub use collector::{Collector, ReceivedSpan};
-pub use command::{Finished, ask_to_end, fixture, hayloft, hayloft_command, project_root, run};
+pub use command::{
+    Finished, ask_to_end, fixture, hang_up, hayloft, hayloft_command, project_root, run,
+};
 pub use cutting_proxy::CuttingProxy;
 pub use server::{Builder, Server};
 pub use small_disk::SmallDisk;

@@ -83,12 +83,13 @@ impl Builder {
             .spawn()
             .expect("the hayloft binary starts");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let (addresses, stdout) = read_addresses(stdout, roles, &log);
+        let (urls, stdout) = read_urls(stdout, roles, &log);
         // Read on, so that the server never blocks on a full pipe.
         std::thread::spawn(move || std::io::copy(&mut { stdout }, &mut std::io::sink()));
         Server {
             child,
-            addresses,
+            role: self.role,
+            urls,
             data,
             log,
             _temporary: temporary,
@@ -98,37 +99,38 @@ impl Builder {
 
 const ROLES: [&str; 3] = ["registry", "agent", "runtime"];
 
-/// Reads `hayloft ROLE listening on http://ADDRESS` until every role has said so.
-fn read_addresses(
+/// Reads `hayloft ROLE listening on SCHEME://ADDRESS` until every role has said so.
+fn read_urls(
     mut stdout: BufReader<ChildStdout>,
     roles: &[&str],
     log: &Path,
 ) -> (HashMap<String, String>, BufReader<ChildStdout>) {
-    let mut addresses = HashMap::new();
-    while addresses.len() < roles.len() {
+    let mut urls = HashMap::new();
+    while !roles.iter().all(|role| urls.contains_key(*role)) {
         let mut line = String::new();
         let read = stdout.read_line(&mut line).expect("stdout can be read");
         if read == 0 {
             let log = std::fs::read_to_string(log).unwrap_or_default();
             panic!("hayloft ended before it listened; its log:\n{log}");
         }
-        let Some((role, address)) = line
+        let Some((role, url)) = line
             .trim()
             .strip_prefix("hayloft ")
-            .and_then(|rest| rest.split_once(" listening on http://"))
+            .and_then(|rest| rest.split_once(" listening on "))
         else {
             continue;
         };
-        addresses.insert(role.to_owned(), address.to_owned());
+        urls.insert(role.to_owned(), url.to_owned());
     }
-    (addresses, stdout)
+    (urls, stdout)
 }
 
 /// A running role. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    addresses: HashMap<String, String>,
+    role: String,
+    urls: HashMap<String, String>,
     data: PathBuf,
     log: PathBuf,
     _temporary: tempfile::TempDir,
@@ -169,13 +171,14 @@ impl Server {
         }
     }
 
-    /// `host:port` of the only role, or of a named one of `serve`.
+    /// `host:port` of the only role, or of a named one of `serve`; of a registry's `metrics`.
     ///
     /// # Panics
     /// When the role is not part of this server.
     #[must_use]
     pub fn address_of(&self, role: &str) -> &str {
-        self.addresses.get(role).expect("the role runs here")
+        let (_, address) = self.find(role).split_once("://").expect("a URL");
+        address
     }
 
     /// `host:port` of a server with one role.
@@ -184,20 +187,25 @@ impl Server {
     /// When it has several.
     #[must_use]
     pub fn address(&self) -> &str {
-        assert_eq!(self.addresses.len(), 1, "name the role with address_of");
-        self.addresses.values().next().expect("one address")
+        self.address_of(&self.role)
     }
 
-    /// `http://host:port` of a server with one role.
+    /// `http://host:port` of a server with one role; `https` for one with a certificate.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address())
+        self.url_of(&self.role)
     }
 
     /// `http://host:port` of a named role.
     #[must_use]
     pub fn url_of(&self, role: &str) -> String {
-        format!("http://{}", self.address_of(role))
+        self.find(role).to_owned()
+    }
+
+    fn find(&self, role: &str) -> &str {
+        self.urls
+            .get(role)
+            .expect("the role runs here: name it with address_of")
     }
 
     /// The data folder.
@@ -237,10 +245,16 @@ impl Server {
     /// When it cannot be signalled.
     pub fn terminate(&mut self) -> Option<i32> {
         assert!(crate::ask_to_end(self.id()), "the server is gone already");
-        self.child
-            .wait()
-            .expect("the server can be waited for")
-            .code()
+        self.wait()
+    }
+
+    /// Waits until it has ended, and gives its exit code.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn wait(&mut self) -> Option<i32> {
+        let ended = self.child.wait().expect("the server can be waited for");
+        ended.code()
     }
 }
 

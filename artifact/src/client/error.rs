@@ -94,6 +94,14 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// There is a stored login, but it cannot be used.
+    #[error("the stored login for {registry} cannot be used: {problem}")]
+    Login {
+        /// `host[:port]`.
+        registry: String,
+        /// What is wrong with it; never the login itself.
+        problem: String,
+    },
     /// The token handshake ended in something other than a token or a refusal.
     #[error("the handshake with {registry} failed: {reason}")]
     Handshake {
@@ -276,7 +284,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> AgentErrorCode {
         match self {
-            Self::Denied { .. } => AgentErrorCode::Denied,
+            Self::Denied { .. } | Self::Login { .. } => AgentErrorCode::Denied,
             Self::ManifestUnknown { .. } | Self::BlobUnknown { .. } => AgentErrorCode::NotFound,
             Self::Manifest { .. } | Self::NotAModel { .. } => AgentErrorCode::Unsupported,
             Self::TooLong { .. }

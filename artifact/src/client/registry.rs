@@ -2,6 +2,7 @@
 
 mod auth;
 mod lease;
+mod scheme;
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -27,7 +28,8 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// How to speak to a registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryOptions {
-    /// Plain HTTP even to hosts that are not loopback; loopback hosts always get plain HTTP.
+    /// Plain HTTP, whatever the host. Without it a loopback host is spoken to as it answers, and
+    /// every other one by TLS.
     pub plain_http: bool,
     /// Who asks.
     pub credentials: Credentials,
@@ -55,16 +57,18 @@ pub struct RegistryClient {
 }
 
 impl RegistryClient {
-    /// A client for the repository that `reference` names. Nothing is sent yet.
+    /// A client for the repository that `reference` names. Nothing is sent yet, but for a question
+    /// to a loopback host whether it speaks TLS.
     ///
     /// # Errors
     /// [`Error::Setup`] when the HTTP client cannot be built.
-    pub fn open(
+    pub async fn open(
         transport: &Transport,
         reference: &Reference,
         options: &RegistryOptions,
     ) -> Result<Self, Error> {
-        let is_plain = options.plain_http || reference.is_loopback();
+        let is_plain = options.plain_http
+            || (reference.is_loopback() && scheme::is_plain(reference.registry()).await);
         let scheme = if is_plain { "http" } else { "https" };
         let host = oci_reference(reference).resolve_registry().to_owned();
         let text = format!("{scheme}://{host}/v2/{}/", reference.repository().as_str());
@@ -242,6 +246,26 @@ impl RegistryClient {
     pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
         self.http.request(method, url)
     }
+}
+
+/// Whether a registry, `host[:port]`, lets this name in with this password.
+///
+/// # Errors
+/// [`Error::Denied`] when it does not; [`Error::Url`] when `registry` is not the name of a host;
+/// and those of any request.
+pub async fn check_login(
+    transport: &Transport,
+    registry: &str,
+    options: &RegistryOptions,
+) -> Result<(), Error> {
+    // The name of a repository is part of every client; nothing is asked about this one.
+    let reference =
+        Reference::parse(&format!("{registry}/login:check")).map_err(|_| Error::Url {
+            url: registry.to_owned(),
+            reason: "it is not the name of a registry: write HOST or HOST:PORT",
+        })?;
+    let client = RegistryClient::open(transport, &reference, options).await?;
+    client.check_login().await
 }
 
 /// The name in the form of `oci_distribution`, which knows where Docker Hub's registry really is.

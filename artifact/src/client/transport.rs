@@ -43,6 +43,7 @@ struct Shared {
     oci_tls: OnceLock<oci_distribution::Client>,
     oci_plain: OnceLock<oci_distribution::Client>,
     oci_loopback: OnceLock<oci_distribution::Client>,
+    oci_loopback_tls: OnceLock<oci_distribution::Client>,
 }
 
 impl std::fmt::Debug for Transport {
@@ -104,7 +105,8 @@ impl Transport {
         let (cell, protocol) = match (is_plain, is_loopback) {
             (true, true) => (&self.0.oci_loopback, ClientProtocol::Http),
             (true, false) => (&self.0.oci_plain, ClientProtocol::Http),
-            (false, _) => (&self.0.oci_tls, ClientProtocol::Https),
+            (false, true) => (&self.0.oci_loopback_tls, ClientProtocol::Https),
+            (false, false) => (&self.0.oci_tls, ClientProtocol::Https),
         };
         if let Some(client) = cell.get() {
             return Ok(client.clone());

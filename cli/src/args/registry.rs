@@ -1,6 +1,7 @@
 //! What a registry can be told: the same flags for `registry`, for `serve`, and in part for the
 //! verbs that look after a registry's storage.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -193,6 +194,10 @@ pub(crate) struct AccessArgs {
     /// Private key of the certificate, in PEM
     #[arg(long, value_name = "FILE", env = "HAYLOFT_TLS_KEY")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Address that answers /metrics, /healthz and /readyz alone, by plain HTTP and without a
+    /// login [default: none; /metrics is with the API, behind its login]
+    #[arg(long, value_name = "ADDR", env = "HAYLOFT_METRICS_LISTEN")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
 /// What one client may ask of the server.

@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 
 use crate::args::{InspectArgs, Output};
+use crate::endpoint;
 use crate::listing::{self, print_json};
 use crate::report::escape;
 
@@ -23,9 +24,9 @@ pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
     let reference = Reference::parse(&args.reference)?;
     let options = RegistryOptions {
         plain_http: args.plain_http,
-        ..RegistryOptions::default()
+        credentials: endpoint::stored_logins(),
     };
-    let registry = RegistryClient::open(&Transport::default(), &reference, &options)?;
+    let registry = RegistryClient::open(&Transport::default(), &reference, &options).await?;
     let resolved = registry
         .resolve()
         .await

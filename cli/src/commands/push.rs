@@ -12,6 +12,7 @@ use bytesize::ByteSize;
 use serde_json::json;
 
 use crate::args::{Output, PushArgs};
+use crate::endpoint;
 use crate::known_digests::KnownDigests;
 use crate::listing;
 use crate::package::{Package, Part, Source};
@@ -23,9 +24,9 @@ pub(crate) async fn push(args: &PushArgs) -> Result<()> {
     let package = Package::read(&args.path)?;
     let options = RegistryOptions {
         plain_http: args.plain_http,
-        ..RegistryOptions::default()
+        credentials: endpoint::stored_logins(),
     };
-    let registry = RegistryClient::open(&Transport::default(), &reference, &options)?;
+    let registry = RegistryClient::open(&Transport::default(), &reference, &options).await?;
     let pushed = tokio::select! {
         pushed = push_package(&registry, &package) => {
             pushed.with_context(|| format!("pushing {} to {reference}", args.path.display()))?

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use registry::{ReindexEvent, ReindexSummary};
+use registry::{Listeners, ReindexEvent, ReindexSummary};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admin::{Admin, advise_registry, until_interrupted};
+use crate::args::registry::RegistryOptions;
 use crate::args::storage::TargetArgs;
 use crate::args::{ModelsArgs, RegistryArgs, RoleArgs, RuntimeArgs, ServeArgs};
 use crate::endpoint;
@@ -17,20 +18,22 @@ use crate::endpoint;
 /// All roles in one process, wired together over local addresses.
 pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
     let registry = args.registry.to_config(&args.data)?;
-    let registry_listener = bind("registry", args.registry_listen).await?;
+    let listeners = registry_listeners(&args.registry, args.registry_listen).await?;
     let agent_listener = bind("agent", args.agent_listen).await?;
     let runtime_listen = endpoint::runtime_listen(args.runtime_listen)?;
     let runtime_listener = bind("runtime", runtime_listen).await?;
-    let agent = node_agent::Config::new(args.data.cache()?);
+    let agent = endpoint::agent_config(args.data.cache()?);
     let agent_url = format!("http://{}", reachable(agent_listener.local_addr()?));
     let runtime = runtime_config(args.data.cache()?, Some(agent_url), args.models);
-    say("registry", &registry_listener)?;
-    say("agent", &agent_listener)?;
-    say("runtime", &runtime_listener)?;
+    // Before anybody learns that there is something to send signals to.
     let stop = Stop::on_signal()?;
+    reload_on_hangup(registry.reload.clone())?;
+    say_registry(&registry, &listeners)?;
+    say("agent", "http", &agent_listener)?;
+    say("runtime", "http", &runtime_listener)?;
     let outcome = tokio::try_join!(
         stop.ends_all(
-            registry::serve(registry, registry_listener, stop.wait()),
+            registry::serve(registry, listeners, stop.wait()),
             "the registry"
         ),
         stop.ends_all(
@@ -47,18 +50,19 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
 
 pub(crate) async fn registry(args: &RegistryArgs) -> Result<()> {
     let config = args.options.to_config(&args.data)?;
-    let listener = bind("registry", args.listen).await?;
-    say("registry", &listener)?;
+    let listeners = registry_listeners(&args.options, args.listen).await?;
     let stop = Stop::on_signal()?;
-    registry::serve(config, listener, stop.wait())
+    reload_on_hangup(config.reload.clone())?;
+    say_registry(&config, &listeners)?;
+    registry::serve(config, listeners, stop.wait())
         .await
         .context("the registry ended")
 }
 
 pub(crate) async fn agent(args: &RoleArgs) -> Result<()> {
     let listener = bind("agent", args.listen).await?;
-    let config = node_agent::Config::new(args.data.cache()?);
-    say("agent", &listener)?;
+    let config = endpoint::agent_config(args.data.cache()?);
+    say("agent", "http", &listener)?;
     let stop = Stop::on_signal()?;
     node_agent::serve(config, listener, stop.wait())
         .await
@@ -69,7 +73,7 @@ pub(crate) async fn runtime(args: RuntimeArgs) -> Result<()> {
     let listener = bind("runtime", endpoint::runtime_listen(args.listen)?).await?;
     let agent = endpoint::agent_of_runtime(&args.agent, &args.data)?;
     let config = runtime_config(args.data.cache()?, Some(agent), args.models);
-    say("runtime", &listener)?;
+    say("runtime", "http", &listener)?;
     let stop = Stop::on_signal()?;
     runtime::serve(config, listener, stop.wait())
         .await
@@ -164,13 +168,37 @@ async fn bind(role: &str, address: SocketAddr) -> Result<TcpListener> {
         .with_context(|| format!("the {role} cannot listen on {address}: choose another address"))
 }
 
+async fn registry_listeners(options: &RegistryOptions, api: SocketAddr) -> Result<Listeners> {
+    let metrics = match options.access.metrics_listen {
+        Some(address) => Some(bind("registry's metrics", address).await?),
+        None => None,
+    };
+    Ok(Listeners {
+        api: bind("registry", api).await?,
+        metrics,
+    })
+}
+
+/// The registry's line comes last: who has read it knows both addresses.
+fn say_registry(config: &registry::Config, listeners: &Listeners) -> Result<()> {
+    if let Some(metrics) = &listeners.metrics {
+        say("metrics", "http", metrics)?;
+    }
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    say("registry", scheme, &listeners.api)
+}
+
 /// The line that scripts wait for; port 0 has become a real one here.
-fn say(role: &str, listener: &TcpListener) -> Result<()> {
+fn say(role: &str, scheme: &str, listener: &TcpListener) -> Result<()> {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();
     writeln!(
         stdout,
-        "hayloft {role} listening on http://{}",
+        "hayloft {role} listening on {scheme}://{}",
         listener.local_addr()?
     )?;
     stdout.flush()?;
@@ -190,6 +218,28 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
+/// What a second signal means: whoever sends it does not want to wait. Nothing that was
+/// acknowledged is lost, as after a kill.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a person asked twice, and main may be waiting for what they do not want to wait for"
+)]
+fn end_at_once() -> ! {
+    std::process::exit(1)
+}
+
+/// SIGHUP: files that are read again when they change are read again now.
+fn reload_on_hangup(reload: registry::Reload) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.now();
+        }
+    });
+    Ok(())
+}
+
 /// Tells every role when to end: on SIGTERM, on SIGINT, or when one of them failed.
 struct Stop(watch::Sender<bool>);
 
@@ -201,11 +251,16 @@ impl Stop {
         let sender = watch::Sender::new(false);
         let stop = sender.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            for is_first in [true, false] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if is_first {
+                    stop.send_replace(true);
+                }
             }
-            stop.send_replace(true);
+            end_at_once();
         });
         Ok(Self(sender))
     }

@@ -1,20 +1,33 @@
 //! The one place where a request becomes an identity and asks a policy.
 //!
-//! Every request below `/v2/` passes here before anything else is looked at. What stands here now
-//! lets everybody do everything; accounts, tokens and rules take the place of [`OpenPolicy`].
+//! Every request below `/v2/`, and every one for the metrics, passes here before anything else is
+//! looked at. Without configuration everybody may do everything ([`OpenPolicy`]); with an htpasswd
+//! file whoever is in it may, and nobody else anything ([`Accounts`]). Tokens, rules and quotas
+//! are further policies behind the same two questions.
+
+mod basic;
+pub(crate) mod htpasswd;
+mod proven;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use artifact::Repository;
-use http::{HeaderMap, Method};
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::http::endpoint::Endpoint;
+use crate::http::error::Failure;
+
+pub(crate) use htpasswd::Accounts;
 
 /// Who makes a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
     /// Nobody in particular.
     Anonymous,
+    /// Somebody whose password was right.
+    User(Arc<str>),
 }
 
 /// What a request wants to do.
@@ -24,6 +37,8 @@ pub(crate) enum Access<'a> {
     Ping,
     /// List the repositories.
     Catalog,
+    /// Read the counters.
+    Metrics,
     /// Read from a repository.
     Pull(&'a Repository),
     /// Write to a repository.
@@ -60,13 +75,57 @@ impl<'a> Access<'a> {
     }
 }
 
+/// Why nobody could be identified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unidentified {
+    /// The credentials are wrong, or of a kind that is not known here.
+    Wrong,
+    /// Too many passwords are being checked.
+    Busy,
+}
+
 /// Decides who may do what.
 pub(crate) trait Policy: Debug + Send + Sync {
     /// Finds out who makes the request.
-    fn identify(&self, headers: &HeaderMap) -> Identity;
+    fn identify<'a>(
+        &'a self,
+        headers: &'a HeaderMap,
+    ) -> BoxFuture<'a, Result<Identity, Unidentified>>;
 
     /// Whether `identity` may do this.
     fn allows(&self, identity: &Identity, access: &Access<'_>) -> bool;
+
+    /// How to log in: the value of `WWW-Authenticate`.
+    fn challenge(&self) -> HeaderValue;
+}
+
+/// Finds out who makes the request; a login that fails is answered with how to log in.
+pub(crate) async fn identify(
+    policy: &dyn Policy,
+    headers: &HeaderMap,
+) -> Result<Identity, Failure> {
+    policy
+        .identify(headers)
+        .await
+        .map_err(|reason| match reason {
+            Unidentified::Wrong => Failure::Unauthorized(policy.challenge()),
+            Unidentified::Busy => Failure::Busy("too many logins at once"),
+        })
+}
+
+/// Lets `identity` do this, or says what it lacks: a login, or the right.
+pub(crate) fn require(
+    policy: &dyn Policy,
+    identity: &Identity,
+    access: &Access<'_>,
+) -> Result<(), Failure> {
+    if policy.allows(identity, access) {
+        return Ok(());
+    }
+    match identity {
+        Identity::Anonymous => Err(Failure::Unauthorized(policy.challenge())),
+        Identity::User(_) => Err(Failure::Denied),
+    }
 }
 
 /// Everybody may do everything.
@@ -74,11 +133,18 @@ pub(crate) trait Policy: Debug + Send + Sync {
 pub(crate) struct OpenPolicy;
 
 impl Policy for OpenPolicy {
-    fn identify(&self, _headers: &HeaderMap) -> Identity {
-        Identity::Anonymous
+    fn identify<'a>(
+        &'a self,
+        _headers: &'a HeaderMap,
+    ) -> BoxFuture<'a, Result<Identity, Unidentified>> {
+        Box::pin(std::future::ready(Ok(Identity::Anonymous)))
     }
 
     fn allows(&self, _identity: &Identity, _access: &Access<'_>) -> bool {
         true
+    }
+
+    fn challenge(&self) -> HeaderValue {
+        basic::challenge()
     }
 }

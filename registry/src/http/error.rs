@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::error::Error;
+use crate::http::incoming::Broken;
 use crate::metrics::labels::Fault;
 
 /// Why a request is refused: by the rules of HTTP, or by the registry.
@@ -26,6 +27,14 @@ pub(crate) enum Failure {
     ManifestTooLarge,
     /// The caller may not do this.
     Denied,
+    /// The caller has to log in first, or otherwise: how.
+    Unauthorized(HeaderValue),
+    /// Nothing may be changed.
+    ReadOnly,
+    /// The request head is larger than the limit.
+    HeadTooLarge,
+    /// Too much at once: of what.
+    Busy(&'static str),
 }
 
 impl From<Error> for Failure {
@@ -50,7 +59,7 @@ impl IntoResponse for Failure {
                     format!("this path takes {allowed} only"),
                 ),
                 header::ALLOW,
-                allowed,
+                HeaderValue::from_static(allowed),
             ),
             Self::Malformed(code, message) => answer(StatusCode::BAD_REQUEST, code, message),
             Self::ManifestTooLarge => answer(
@@ -66,92 +75,108 @@ impl IntoResponse for Failure {
                 ErrorCode::Denied,
                 "access is denied".to_owned(),
             ),
+            Self::Unauthorized(challenge) => with_header(
+                answer(
+                    StatusCode::UNAUTHORIZED,
+                    ErrorCode::Unauthorized,
+                    "log in first: name or password are missing or wrong".to_owned(),
+                ),
+                header::WWW_AUTHENTICATE,
+                challenge,
+            ),
+            Self::ReadOnly => with_header(
+                answer(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    ErrorCode::Unsupported,
+                    "the registry is read-only at present: pulls work, nothing can be changed"
+                        .to_owned(),
+                ),
+                header::ALLOW,
+                HeaderValue::from_static("GET, HEAD"),
+            ),
+            Self::HeadTooLarge => answer(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                ErrorCode::Unsupported,
+                "the request head is larger than this registry accepts".to_owned(),
+            ),
+            Self::Busy(what) => with_header(
+                answer(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    ErrorCode::TooManyRequests,
+                    format!("{what}: try again in a moment"),
+                ),
+                header::RETRY_AFTER,
+                HeaderValue::from_static("1"),
+            ),
         }
     }
 }
 
-/// Places every error. No wildcard: a new variant does not compile until it has its place here.
+/// The answer to an error.
 fn refuse(error: &Error) -> Response {
-    let (status, code) = match error {
-        Error::Name(InvalidReference::Tag { .. }) => {
-            (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid)
+    match error {
+        Error::ManifestBlobUnknown { missing, .. } => return missing_content(error, missing),
+        Error::BodyCutOff { source, .. } if source.is::<Broken>() => {
+            return broken(error, source.as_ref());
         }
+        _ => {}
+    }
+    let (status, code) = place(error);
+    let fault = fault_of(error);
+    if fault.is_some() {
+        log(error);
+    }
+    let mut response = answer(status, code, told(error));
+    if let Some((name, value)) = advice(error) {
+        response = with_header(response, name, HeaderValue::from_static(value));
+    }
+    if let Some(fault) = fault {
+        response.extensions_mut().insert(fault);
+    }
+    response
+}
+
+/// Places every error. No wildcard: a new variant does not compile until it has its place here.
+fn place(error: &Error) -> (StatusCode, ErrorCode) {
+    match error {
+        Error::Name(InvalidReference::Tag { .. })
+        | Error::ManifestInvalid(_)
+        | Error::EmbeddedContent { .. } => (status_of(error), ErrorCode::ManifestInvalid),
         Error::Name(_) => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
         Error::Digest(_) | Error::DigestMismatch { .. } => {
             (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
         }
         Error::BlobUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
-        Error::BlobInUse { .. } => {
-            // The specification knows only 400 and 405 for a blob that may not be deleted.
-            let response = answer(
-                StatusCode::METHOD_NOT_ALLOWED,
-                ErrorCode::Denied,
-                error.to_string(),
-            );
-            return with_header(response, header::ALLOW, "GET, HEAD");
-        }
+        // An alarm: content that was promised is gone. The client may push it again.
+        Error::ContentGone { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
+        // The specification knows only 400 and 405 for a blob that may not be deleted.
+        Error::BlobInUse { .. } => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Denied),
         Error::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
         Error::RepositoryUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
         Error::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
-        Error::ManifestInvalid(InvalidManifest::TooLarge { .. }) => {
-            (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid)
+        Error::ManifestBlobUnknown { .. } => {
+            (StatusCode::NOT_FOUND, ErrorCode::ManifestBlobUnknown)
         }
-        Error::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
         Error::DescriptorSize { .. } | Error::ChunkLength { .. } => {
             (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid)
         }
-        Error::ManifestBlobUnknown { missing, .. } => return missing_content(error, missing),
         Error::UploadUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
         Error::OutOfOrder { .. } => (
             StatusCode::RANGE_NOT_SATISFIABLE,
             ErrorCode::BlobUploadInvalid,
         ),
         Error::BodyCutOff { .. } => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
-        Error::TooManyUploads { .. } => {
-            let response = answer(
-                StatusCode::TOO_MANY_REQUESTS,
-                ErrorCode::TooManyRequests,
-                error.to_string(),
-            );
-            return with_header(response, header::RETRY_AFTER, "60");
-        }
+        Error::TooManyUploads { .. } => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
         Error::ReadOnly => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
         Error::LeaseInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
         Error::CollectionRuns | Error::TooMuch { .. } | Error::RecordsDamaged { .. } => {
             (StatusCode::CONFLICT, ErrorCode::Denied)
         }
-        Error::Closing => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
-        Error::StorageFull { .. } => {
-            log(error);
-            let status = StatusCode::INSUFFICIENT_STORAGE;
-            let response = answer(status, ErrorCode::Unknown, error.to_string());
-            return with_fault(response, Fault::StorageFull);
-        }
-        Error::ContentGone { .. } => {
-            // An alarm: content that was promised is gone. The client may push it again.
-            log(error);
-            (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown)
-        }
-        Error::Object { .. } | Error::ObjectDenied { .. } => {
-            log(error);
-            let message = "the registry's storage does not answer; try again later";
-            let response = answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ErrorCode::Unknown,
-                message.to_owned(),
-            );
-            return with_header(response, header::RETRY_AFTER, "10");
-        }
-        Error::Degraded { .. } => {
-            log(error);
-            let message = "the registry's storage failed, and it takes nothing in until it was \
-                           restarted; its log says why";
-            return answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ErrorCode::Unknown,
-                message.to_owned(),
-            );
-        }
+        Error::StorageFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown),
+        Error::Closing
+        | Error::Object { .. }
+        | Error::ObjectDenied { .. }
+        | Error::Degraded { .. } => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
         Error::Storage { .. }
         | Error::Sync { .. }
         | Error::ContentLength
@@ -164,19 +189,60 @@ fn refuse(error: &Error) -> Response {
         | Error::Index { .. }
         | Error::RetentionRule { .. }
         | Error::InUse { .. }
+        | Error::Htpasswd { .. }
+        | Error::Certificate { .. }
         | Error::Task(_)
-        | Error::Listen(_) => {
-            log(error);
-            // Paths and causes are for the log; the caller learns that it was not their doing.
-            let response = answer(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                ErrorCode::Unknown,
-                "the registry failed; its log says why".to_owned(),
-            );
-            return with_fault(response, part_of(error));
+        | Error::Listen(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+    }
+}
+
+fn status_of(error: &Error) -> StatusCode {
+    match error {
+        Error::ManifestInvalid(InvalidManifest::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// What the caller is told. Paths and causes are for the log; of what is not their doing they
+/// learn no more than that.
+fn told(error: &Error) -> String {
+    match error {
+        Error::Object { .. } | Error::ObjectDenied { .. } => {
+            "the registry's storage does not answer; try again later".to_owned()
         }
-    };
-    answer(status, code, error.to_string())
+        Error::Degraded { .. } => "the registry's storage failed, and it takes nothing in until \
+                                   it was restarted; its log says why"
+            .to_owned(),
+        _ if place(error).0 == StatusCode::INTERNAL_SERVER_ERROR => {
+            "the registry failed; its log says why".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The header that says what to do.
+fn advice(error: &Error) -> Option<(header::HeaderName, &'static str)> {
+    match error {
+        Error::BlobInUse { .. } | Error::ReadOnly => Some((header::ALLOW, "GET, HEAD")),
+        Error::TooManyUploads { .. } => Some((header::RETRY_AFTER, "60")),
+        Error::Closing => Some((header::RETRY_AFTER, "5")),
+        Error::Object { .. } | Error::ObjectDenied { .. } => Some((header::RETRY_AFTER, "10")),
+        _ => None,
+    }
+}
+
+/// A body that we gave up: the client was too slow, or the server ends.
+fn broken(error: &Error, source: &(dyn std::error::Error + Send + Sync + 'static)) -> Response {
+    let message = format!("{error}: {source}");
+    if source.downcast_ref() == Some(&Broken::Closing) {
+        let response = answer(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown, message);
+        return with_header(response, header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    answer(
+        StatusCode::REQUEST_TIMEOUT,
+        ErrorCode::BlobUploadInvalid,
+        message,
+    )
 }
 
 /// One entry for each missing digest, as the specification allows.
@@ -196,27 +262,26 @@ fn answer(status: StatusCode, code: ErrorCode, message: String) -> Response {
     (status, Json(ErrorBody::new(code, message))).into_response()
 }
 
-fn with_header(mut response: Response, name: header::HeaderName, value: &'static str) -> Response {
-    response
-        .headers_mut()
-        .insert(name, HeaderValue::from_static(value));
+fn with_header(mut response: Response, name: header::HeaderName, value: HeaderValue) -> Response {
+    response.headers_mut().insert(name, value);
     response
 }
 
-/// Tells the metrics what failed.
-fn with_fault(mut response: Response, fault: Fault) -> Response {
-    response.extensions_mut().insert(fault);
-    response
-}
-
-/// The part of the registry that an internal error comes from.
-fn part_of(error: &Error) -> Fault {
+/// The part of the registry that failed, if it is our own failure: for the log and the metrics.
+fn fault_of(error: &Error) -> Option<Fault> {
     match error {
-        Error::Storage { .. } | Error::Record { .. } | Error::DamagedRecord { .. } => {
-            Fault::Storage
-        }
-        Error::Index { .. } => Fault::Index,
-        _ => Fault::Internal,
+        Error::StorageFull { .. } => Some(Fault::StorageFull),
+        Error::Storage { .. }
+        | Error::Sync { .. }
+        | Error::Record { .. }
+        | Error::DamagedRecord { .. }
+        | Error::DamagedObject { .. }
+        | Error::Object { .. }
+        | Error::ObjectDenied { .. }
+        | Error::Degraded { .. }
+        | Error::ContentGone { .. } => Some(Fault::Storage),
+        Error::Index { .. } => Some(Fault::Index),
+        _ => (place(error).0 == StatusCode::INTERNAL_SERVER_ERROR).then_some(Fault::Internal),
     }
 }
 

@@ -10,7 +10,9 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
+use crate::error::Error;
 use crate::http::error::Failure;
+use crate::http::incoming::Incoming;
 use crate::http::query::Query;
 use crate::http::{CONTENT_DIGEST, State, header_text, insert};
 use crate::service::manifests::{FoundManifest, ManifestReference, NewManifest};
@@ -26,7 +28,7 @@ pub(super) async fn dispatch(
     parts: &Parts,
     repository: Repository,
     reference: ManifestReference,
-    body: Body,
+    body: Incoming,
 ) -> Result<Response, Failure> {
     match parts.method {
         Method::GET => get(state, parts, &repository, &reference).await,
@@ -77,7 +79,7 @@ async fn put(
     parts: &Parts,
     repository: Repository,
     reference: ManifestReference,
-    body: Body,
+    body: Incoming,
 ) -> Result<Response, Failure> {
     let tags = Query::parse(&parts.uri).tags()?;
     if !tags.is_empty() && matches!(reference, ManifestReference::Tag(_)) {
@@ -114,14 +116,13 @@ async fn put(
 
 /// Reads a body of at most [`MAX_MANIFEST_BYTES`]. What is beyond is read off and thrown away,
 /// within limits, so that the client comes to read the answer.
-async fn read_bounded(body: Body) -> Result<Bytes, Failure> {
-    let mut stream = body.into_data_stream();
+async fn read_bounded(mut body: Incoming) -> Result<Bytes, Failure> {
     let mut content = BytesMut::new();
-    let mut size = 0;
-    while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|error| {
-            let message = format!("the request body ended early: {error}");
-            Failure::Malformed(ErrorCode::ManifestInvalid, message)
+    let mut size = 0_usize;
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|source| {
+            let received = size as u64;
+            Failure::Registry(Error::BodyCutOff { received, source })
         })?;
         size += piece.len();
         if size <= MAX_MANIFEST_BYTES {

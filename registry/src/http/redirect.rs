@@ -41,7 +41,7 @@ pub(super) async fn answer(
     repository: &Repository,
     digest: &Digest,
 ) -> Result<Option<Response>, Error> {
-    if !state.redirect || !may_follow(parts) {
+    if !state.setup.redirect || !may_follow(parts) {
         return Ok(None);
     }
     let registry = &state.registry;

@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use artifact::{Algorithm, Digest, ErrorCode, Repository};
-use axum::body::Body as HttpBody;
 use axum::response::{IntoResponse, Response};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use http::header::HeaderName;
 use http::request::Parts;
 use http::{Method, StatusCode, header};
-use http_body::Body as _;
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::http::access::{Access, Identity};
 use crate::http::error::Failure;
+use crate::http::incoming::Incoming;
 use crate::http::query::Query;
 use crate::http::{CONTENT_DIGEST, State, base_url, blob_path, header_text, insert, range};
+use crate::metrics::labels::UploadEvent;
 use crate::service::uploads::{Body, ChunkRange};
 
 /// Docker's name for the session.
@@ -32,15 +33,18 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 pub(super) async fn post(
     state: &State,
     parts: &Parts,
+    identity: &Identity,
     repository: Repository,
-    body: HttpBody,
+    body: Incoming,
 ) -> Result<Response, Failure> {
     let query = Query::parse(&parts.uri);
     if let Some(digest) = query.digest("mount")? {
         // Ollama names the file it made the model from, which is no repository: nothing can be
         // mounted from there, and the specification asks for a session then, not for an error.
         let source = query.get("from").map(Repository::parse).transpose();
-        if let Ok(source) = source {
+        if let Ok(source) = source
+            && may_mount(state, identity, source.as_ref())
+        {
             let registry = &state.registry;
             if registry
                 .mount_blob(&repository, digest, source.as_ref())
@@ -54,7 +58,7 @@ pub(super) async fn post(
     if let Some(digest) = query.digest("digest")? {
         // An empty body with the digest of something is a client asking whether this form is
         // supported; it gets a session to put the content to.
-        let is_empty = body.size_hint().exact() == Some(0);
+        let is_empty = body.size() == Some(0);
         let is_question = is_empty && digest != empty(digest.algorithm());
         if is_question {
             return begin(state, parts, &repository, digest.algorithm()).await;
@@ -63,6 +67,7 @@ pub(super) async fn post(
         let id = registry
             .begin_upload(&repository, digest.algorithm())
             .await?;
+        state.setup.metrics.upload(UploadEvent::Begun, 1);
         return finish(state, &repository, id, None, digest, body, true).await;
     }
     let algorithm = match query.get("digest-algorithm") {
@@ -78,11 +83,11 @@ pub(super) async fn dispatch(
     parts: &Parts,
     repository: Repository,
     id: Uuid,
-    body: HttpBody,
+    mut body: Incoming,
 ) -> Result<Response, Failure> {
     match parts.method {
         Method::PATCH => {
-            let mut body = stream(body);
+            let _receiving = state.setup.metrics.receiving();
             let appended = match chunk_range(parts) {
                 Ok(range) => {
                     let registry = &state.registry;
@@ -120,6 +125,7 @@ pub(super) async fn dispatch(
         }
         Method::DELETE => {
             state.registry.cancel_upload(&repository, id).await?;
+            state.setup.metrics.upload(UploadEvent::Cancelled, 1);
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         _ => Err(Failure::Method("GET, PATCH, PUT, DELETE")),
@@ -133,6 +139,7 @@ async fn begin(
     algorithm: Algorithm,
 ) -> Result<Response, Failure> {
     let id = state.registry.begin_upload(repository, algorithm).await?;
+    state.setup.metrics.upload(UploadEvent::Begun, 1);
     let place = Place::of(state, parts, repository, id);
     Ok(place.response(StatusCode::ACCEPTED, 0))
 }
@@ -144,17 +151,24 @@ async fn finish(
     id: Uuid,
     range: Option<ChunkRange>,
     digest: Digest,
-    body: HttpBody,
+    mut body: Incoming,
     is_private: bool,
 ) -> Result<Response, Failure> {
-    let mut body = stream(body);
     let registry = &state.registry;
+    let metrics = &state.setup.metrics;
+    let _receiving = metrics.receiving();
     let finished = registry
         .finish_upload(repository, id, range, digest, &mut body)
         .await;
     match finished {
-        Ok(()) => Ok(created(repository, &digest)),
+        Ok(()) => {
+            metrics.upload(UploadEvent::Finished, 1);
+            Ok(created(repository, &digest))
+        }
         Err(error) => {
+            if ends_session(&error) {
+                metrics.upload(UploadEvent::Failed, 1);
+            }
             if is_private {
                 // Already gone for most errors; what remains expires.
                 let _ = registry.cancel_upload(repository, id).await;
@@ -163,6 +177,14 @@ async fn finish(
             Err(error.into())
         }
     }
+}
+
+/// Whether a session is over after this error.
+fn ends_session(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::DigestMismatch { .. } | Error::BlobTooLarge { .. }
+    )
 }
 
 /// Where a session is reached.
@@ -225,8 +247,11 @@ fn empty(algorithm: Algorithm) -> Digest {
     Digest::of(algorithm, b"")
 }
 
-fn stream(body: HttpBody) -> impl Body {
-    body.into_data_stream().map_err(Into::into)
+/// Whether a mount from there gives nothing away: who may not read the source gets a session, as
+/// for a blob that is not there. Without a source all repositories are meant.
+fn may_mount(state: &State, identity: &Identity, source: Option<&Repository>) -> bool {
+    let access = source.map_or(Access::Catalog, Access::Pull);
+    state.setup.policy.allows(identity, &access)
 }
 
 /// Takes in what the client is still sending, within limits.

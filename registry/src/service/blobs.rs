@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artifact::{Digest, Repository};
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use url::Url;
 
@@ -154,6 +155,17 @@ impl Registry {
         }
         let key = RecordKey::Blob(repository.clone(), *digest);
         self.change(lock.as_mut(), vec![Change::Remove(key)]).await
+    }
+
+    /// How many blobs are stored, and their bytes together.
+    pub(crate) async fn stored(&self) -> Result<(u64, u64), Error> {
+        let mut listed = self.blobs.list();
+        let (mut blobs, mut bytes) = (0, 0_u64);
+        while let Some(blob) = listed.try_next().await? {
+            blobs += 1;
+            bytes = bytes.saturating_add(blob.size);
+        }
+        Ok((blobs, bytes))
     }
 
     async fn require_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {

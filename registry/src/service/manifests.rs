@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::error::Error;
-use crate::service::{Registry, detached};
+use crate::service::{Registry, detached, embedded};
 use crate::store::Change;
 use crate::store::key::RecordKey;
 use crate::store::records::{Entry, ManifestRecord, TagRecord};
@@ -117,6 +117,7 @@ impl Registry {
         let digest = checked_digest(&new)?;
         let manifest = Manifest::parse(new.content.to_vec(), new.content_type.as_deref())
             .map_err(Error::ManifestInvalid)?;
+        embedded::check(&new.content)?;
         let repository = &new.repository;
         let mut lock = self.lock_repository(repository, Some(&digest)).await?;
         self.require_content(repository, &manifest).await?;

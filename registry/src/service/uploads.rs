@@ -1,7 +1,6 @@
 //! Upload sessions: begin, append, finish, cancel.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use artifact::{Algorithm, Digest, Repository};
 use bytes::Bytes;
@@ -11,9 +10,6 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::service::{Registry, detached};
 use crate::store::UploadSession;
-
-/// A client that sends nothing for this long is taken to be gone; what it sent is kept.
-const BODY_IDLE: Duration = Duration::from_secs(60);
 
 /// Which bytes of the blob a chunk claims to be, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,14 +134,10 @@ impl Registry {
         let announced = range.map(ChunkRange::length);
         let mut received = 0;
         loop {
-            let piece = match tokio::time::timeout(BODY_IDLE, body.next()).await {
-                Ok(Some(Ok(piece))) => piece,
-                Ok(None) => break,
-                Ok(Some(Err(source))) => return Err(Error::BodyCutOff { received, source }),
-                Err(source) => {
-                    let source = Box::new(source);
-                    return Err(Error::BodyCutOff { received, source });
-                }
+            let piece = match body.next().await {
+                Some(Ok(piece)) => piece,
+                None => break,
+                Some(Err(source)) => return Err(Error::BodyCutOff { received, source }),
             };
             received += piece.len() as u64;
             if let Some(announced) = announced.filter(|announced| received > *announced) {

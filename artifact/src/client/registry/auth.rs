@@ -11,12 +11,13 @@ use url::Url;
 
 use crate::client::answer::{quoted, read_bounded, retry_after, shown};
 use crate::client::error::Error;
+use crate::client::logins::{Login, LoginFiles};
 use crate::client::registry::{RegistryClient, oci_reference};
 
 /// Most bytes of an error answer that are read.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// Who asks. Later: Docker's config.json and pull secrets become one of these.
+/// Who asks.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Credentials {
     /// Nobody in particular; the token handshake is still done where a registry wants one.
@@ -29,6 +30,8 @@ pub enum Credentials {
         /// The password; never shown.
         password: String,
     },
+    /// Whoever is logged in, as docker and podman keep it; looked up when a registry asks.
+    Stored(LoginFiles),
 }
 
 impl fmt::Debug for Credentials {
@@ -36,6 +39,7 @@ impl fmt::Debug for Credentials {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
             Self::Basic { username, .. } => write!(f, "Basic({username}, …)"),
+            Self::Stored(files) => files.fmt(f),
         }
     }
 }
@@ -51,14 +55,14 @@ pub(crate) enum Operation {
 #[derive(Clone)]
 pub(super) enum Authorization {
     Bearer(String),
-    Basic,
+    Basic(Login),
 }
 
 impl fmt::Debug for Authorization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bearer(_) => "Bearer(…)",
-            Self::Basic => "Basic",
+            Self::Basic(_) => "Basic(…)",
         })
     }
 }
@@ -116,12 +120,12 @@ impl RegistryClient {
             .read()
             .ok()
             .and_then(|tokens| tokens.get(&operation).cloned());
-        match (token, &self.credentials) {
-            (Some(Authorization::Bearer(token)), _) => builder.bearer_auth(token),
-            (Some(Authorization::Basic), Credentials::Basic { username, password }) => {
-                builder.basic_auth(username, Some(password))
+        match token {
+            Some(Authorization::Bearer(token)) => builder.bearer_auth(token),
+            Some(Authorization::Basic(login)) => {
+                builder.basic_auth(login.username, Some(login.password))
             }
-            (Some(Authorization::Basic), Credentials::Anonymous) | (None, _) => builder,
+            None => builder,
         }
     }
 
@@ -136,16 +140,21 @@ impl RegistryClient {
             Operation::Pull => RegistryOperation::Pull,
             Operation::Push => RegistryOperation::Push,
         };
+        let login = self.login().await?;
         let token = self
             .transport
             .oci(self.is_plain, self.reference.is_loopback())?
-            .auth(&oci_reference(&self.reference), &self.oci_auth(), scope)
+            .auth(
+                &oci_reference(&self.reference),
+                &oci_auth(login.as_ref()),
+                scope,
+            )
             .await
             .map_err(|error| self.oci_fault(error))?;
-        let authorization = match (token, &self.credentials) {
+        let authorization = match (token, login) {
             (Some(token), _) => Authorization::Bearer(token),
-            (None, Credentials::Basic { .. }) => Authorization::Basic,
-            (None, Credentials::Anonymous) => return Err(self.denied(refusal)),
+            (None, Some(login)) => Authorization::Basic(login),
+            (None, None) => return Err(self.denied(refusal)),
         };
         if let Ok(mut tokens) = self.tokens.write() {
             tokens.insert(operation, authorization);
@@ -210,12 +219,30 @@ impl RegistryClient {
         }
     }
 
-    pub(super) fn oci_auth(&self) -> RegistryAuth {
+    /// Asks the registry whether the login is right.
+    pub(super) async fn check_login(&self) -> Result<(), Error> {
+        let mut url = self.base.clone();
+        url.set_path("/v2/");
+        let ask = || {
+            let patience = self.transport.timeouts().stall;
+            self.http.get(url.clone()).timeout(patience)
+        };
+        let answer = self.send(Operation::Pull, ask).await?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        Err(self.fault(answer).await)
+    }
+
+    /// The login for this registry, if there is one.
+    pub(super) async fn login(&self) -> Result<Option<Login>, Error> {
         match &self.credentials {
-            Credentials::Anonymous => RegistryAuth::Anonymous,
-            Credentials::Basic { username, password } => {
-                RegistryAuth::Basic(username.clone(), password.clone())
-            }
+            Credentials::Anonymous => Ok(None),
+            Credentials::Basic { username, password } => Ok(Some(Login {
+                username: username.clone(),
+                password: password.clone(),
+            })),
+            Credentials::Stored(files) => files.find(self.reference.registry()).await,
         }
     }
 
@@ -247,6 +274,14 @@ impl RegistryClient {
                 reason: other.to_string(),
             },
         }
+    }
+}
+
+/// A login in the form of `oci_distribution`.
+fn oci_auth(login: Option<&Login>) -> RegistryAuth {
+    match login {
+        None => RegistryAuth::Anonymous,
+        Some(login) => RegistryAuth::Basic(login.username.clone(), login.password.clone()),
     }
 }
 

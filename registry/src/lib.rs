@@ -38,5 +38,5 @@ pub use store::records::{
 };
 pub use store::{Answer, Change, IndexLock, LockKey, Mark, MetadataIndex, Page};
 #[cfg(any(test, feature = "test-support"))]
-pub use store::{conformance, memory::MemoryIndex};
+pub use store::{blob_conformance, conformance, memory::MemoryIndex};
 pub use watched::Reload;

@@ -15,8 +15,8 @@ pub(crate) mod object;
 pub(crate) mod records;
 pub(crate) mod sled;
 
-#[cfg(test)]
-pub(crate) mod blob_conformance;
+#[cfg(any(test, feature = "test-support"))]
+pub mod blob_conformance;
 #[cfg(any(test, feature = "test-support"))]
 pub mod conformance;
 #[cfg(any(test, feature = "test-support"))]

@@ -13,6 +13,8 @@ mod cli;
 mod config;
 mod main_path;
 mod registry_access;
+mod registry_bucket;
+mod registry_bucket_faults;
 mod registry_clients;
 mod registry_discovery;
 mod registry_errors;

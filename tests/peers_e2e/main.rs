@@ -14,3 +14,4 @@ mod ollama;
 mod oras;
 mod peer;
 mod regctl;
+mod versitygw;

@@ -2,7 +2,8 @@
 //!
 //! [`Server`] runs one role (or `serve`, all of them), [`hayloft`] runs a verb to its end,
 //! [`upstream`] is an origin with faults on demand, [`CuttingProxy`] breaks connections off,
-//! [`SmallDisk`] is soon full, [`Authority`] issues certificates, [`fixture`] finds the bundled model.
+//! [`S3Server`] is a bucket, [`FaultProxy`] makes one misbehave, [`SmallDisk`] is soon full,
+//! [`Authority`] issues certificates, [`fixture`] finds the bundled model.
 
 #![allow(
     clippy::expect_used,
@@ -15,6 +16,8 @@ mod authority;
 mod collector;
 mod command;
 mod cutting_proxy;
+mod fault_proxy;
+pub mod s3;
 mod server;
 
 mod small_disk;
@@ -27,6 +30,8 @@ pub use command::{
     Finished, ask_to_end, fixture, hang_up, hayloft, hayloft_command, project_root, run,
 };
 pub use cutting_proxy::CuttingProxy;
+pub use fault_proxy::{Fault, FaultProxy};
+pub use s3::S3Server;
 pub use server::{Builder, Server};
 pub use small_disk::SmallDisk;
 pub use terminal::Terminal;

@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode, Version, header};
 use url::Url;
 
 use crate::error::Error;
+use crate::http::range::{self, Requested};
 use crate::http::{CONTENT_DIGEST, State, base_url, header_text, insert};
 
 /// A client that does not want to be sent elsewhere says `Hayloft-Redirect: no`.
@@ -48,9 +49,13 @@ pub(super) async fn answer(
     let signed = registry
         .signed_url(repository, digest, SMALLEST, VALID)
         .await?;
-    let Some(url) = signed else {
+    let Some((url, size)) = signed else {
         return Ok(None);
     };
+    let range = header_text(&parts.headers, &header::RANGE);
+    if matches!(range::requested(range, size), Requested::Unsatisfiable) {
+        return Ok(None);
+    }
     if !reaches(parts, &base_url(state, parts), &url) {
         return Ok(None);
     }

@@ -47,17 +47,20 @@ impl Registry {
             .ok_or_else(|| unknown(repository, digest))
     }
 
-    /// An address in the bucket that gives the blob to whoever has it, if it has `smallest` bytes or
-    /// more and the storage makes such addresses.
+    /// An address in the bucket that gives the blob to whoever has it, and the blob's size, if that is
+    /// `smallest` bytes or more and the storage makes such addresses.
     pub(crate) async fn signed_url(
         &self,
         repository: &Repository,
         digest: &Digest,
         smallest: u64,
         valid: Duration,
-    ) -> Result<Option<Url>, Error> {
+    ) -> Result<Option<(Url, u64)>, Error> {
         match self.index.blob(repository, digest).await? {
-            Some(record) if record.size >= smallest => self.blobs.signed_url(digest, valid).await,
+            Some(record) if record.size >= smallest => {
+                let url = self.blobs.signed_url(digest, valid).await?;
+                Ok(url.map(|url| (url, record.size)))
+            }
             _ => Ok(None),
         }
     }

@@ -1,4 +1,5 @@
-//! The suite that every blob and upload store must pass: call [`verify`] with an empty one.
+//! The suite that every blob and upload store must pass: call [`verify`] with an empty one, or
+//! [`verify_bucket`] with an empty bucket.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use artifact::{Algorithm, Digest, Repository};
@@ -14,7 +16,9 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use uuid::Uuid;
 
+use crate::config::Bucket;
 use crate::error::Error;
+use crate::store::object::{ObjectStore, Objects, connect, honours_conditions};
 use crate::store::{BlobContent, BlobStore, UploadStore};
 
 /// Both halves of a store.
@@ -24,6 +28,53 @@ pub(crate) struct Store<'a> {
     pub(crate) blobs: &'a dyn BlobStore,
     /// Content on its way in.
     pub(crate) uploads: &'a dyn UploadStore,
+}
+
+/// Connects to an empty bucket and runs the whole suite on the store over it; then makes sure that
+/// nothing is left of sessions and removed blobs.
+///
+/// # Panics
+/// When the bucket cannot be used, or the store breaks a promise of its traits.
+pub async fn verify_bucket(bucket: &Bucket) {
+    let objects = connect(bucket).unwrap();
+    assert!(honours_conditions(&objects).await.unwrap());
+    let store = ObjectStore::new(objects.clone(), Uuid::new_v4(), Arc::default(), 100);
+    verify(Store {
+        blobs: &store,
+        uploads: &store,
+    })
+    .await;
+    let left: Vec<_> = objects.list("uploads").try_collect().await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    let data: Vec<_> = objects.list("data").try_collect().await.unwrap();
+    let blobs: Vec<_> = store.list().try_collect().await.unwrap();
+    let quarantined: Vec<_> = objects.list("quarantine").try_collect().await.unwrap();
+    assert!(data.len() <= blobs.len() + quarantined.len(), "{data:?}");
+    a_session_moves_between_replicas(&objects).await;
+}
+
+/// Two replicas on one bucket: one at a time writes to a session, and the other goes on with it.
+async fn a_session_moves_between_replicas(objects: &Objects) {
+    let content = noise(26_000_000, 20);
+    let replica = || ObjectStore::new(objects.clone(), Uuid::new_v4(), Arc::default(), 100);
+    let (first, second) = (replica(), replica());
+    let begun = first.begin(&repository(), Algorithm::Sha256).await;
+    let id = begun.unwrap();
+    let mut writing = first.claim(&repository(), id).await.unwrap();
+    writing.write(content.slice(..25_000_000)).await.unwrap();
+    // The second one watches the claim, sees it renewed, and refuses.
+    let refused = second.claim(&repository(), id).await;
+    assert!(matches!(refused.err(), Some(Error::OutOfOrder { .. })));
+    assert_eq!(writing.settle().await.unwrap(), 25_000_000);
+    drop(writing);
+    let mut session = second.claim(&repository(), id).await.unwrap();
+    assert_eq!(session.offset(), 25_000_000);
+    session.write(content.slice(25_000_000..)).await.unwrap();
+    let digest = Digest::sha256(&content);
+    let size = session.commit(digest).await.unwrap();
+    assert_eq!(size, content.len() as u64);
+    let found = first.stat(&digest).await.unwrap();
+    assert_eq!(found, Some(size));
 }
 
 /// Runs the whole suite on an empty store.

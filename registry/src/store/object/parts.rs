@@ -86,8 +86,6 @@ impl Buffer {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use crate::store::object::parts::{Buffer, MAX_PARTS, most_bytes, part_bytes};
 
     #[test]
@@ -108,7 +106,7 @@ mod tests {
         assert!(buffer.joined() == content);
         assert_eq!(buffer.payload().content_length(), content.len());
         buffer.append(b"more");
-        assert!(buffer.joined() == Bytes::from([&content[..], b"more"].concat()));
+        assert!(buffer.joined() == [&content[..], b"more"].concat());
         buffer.clear();
         assert!(buffer.is_empty());
     }

@@ -1,29 +1,29 @@
 //! One upload session in a bucket: bytes are hashed and gathered into parts as they come, and a
 //! part is sent while the next one fills. So an upload takes the memory of two parts.
 
+mod commit;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use artifact::{Algorithm, Digest, Digester};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryStreamExt};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::store::object::content::Data;
+use crate::store::UploadSession;
 use crate::store::object::parts::{Buffer, MAX_PARTS, most_bytes, part_bytes};
-use crate::store::object::pointer::{self, Committed, INLINE_BYTES, Pointer};
 use crate::store::object::state::{Phase, Progress, StateFile, Tail, keep_claimed, tail_key};
 use crate::store::object::uploads::Shared;
-use crate::store::object::{Inner, data_key, discard, sweep, unknown};
-use crate::store::{RemoteContent, UploadSession};
+use crate::store::object::{Inner, data_key, sweep, unknown};
 
 /// How many bytes come in before the state is saved: it bounds what a kill in the middle of a long
 /// chunk costs.
-const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// [`UploadSession`] of a bucket.
 pub(super) struct ObjectSession {
@@ -137,6 +137,7 @@ impl Work {
             return Err(Error::BlobTooLarge { limit });
         }
         let multipart = self.begin_parts().await?;
+        let stored = self.stored_progress();
         let objects = self.inner.objects.clone();
         let key = self.key();
         let content = self.buffer.payload();
@@ -145,7 +146,8 @@ impl Work {
             tokio::spawn(async move { objects.put_part(&key, &multipart, index, content).await });
         let end = (self.offset, self.digester.clone());
         self.flight = Some(Flight { sending, end });
-        Ok(())
+        // While the part is on its way.
+        self.checkpoint(stored).await
     }
 
     /// The multipart upload, begun if there is none, and the claim that it takes to write to it.
@@ -185,7 +187,7 @@ impl Work {
             Ok(part) => {
                 self.parts.push(part);
                 self.stored = Some(flight.end);
-                self.checkpoint().await
+                Ok(())
             }
             Err(error) => {
                 self.has_failed = true;
@@ -195,10 +197,10 @@ impl Work {
     }
 
     /// Saves the state as of the last stored part, if it is time for that.
-    async fn checkpoint(&mut self) -> Result<(), Error> {
+    async fn checkpoint(&mut self, stored: Option<Progress>) -> Result<(), Error> {
         let durable = self.shared.durable.load(Ordering::Acquire);
-        match self.stored_progress() {
-            Some(stored) if stored.offset - durable.min(stored.offset) >= CHECKPOINT_BYTES => {
+        match stored {
+            Some(stored) if stored.offset.saturating_sub(durable) >= CHECKPOINT_BYTES => {
                 self.save(Phase::Receiving, stored, true).await
             }
             _ => Ok(()),
@@ -300,134 +302,6 @@ impl Work {
         self.save(Phase::Receiving, claimed, false).await
     }
 
-    /// Makes the content a blob, if it has this digest. After an error that is not the content's
-    /// fault the session stays, so that the client can try again.
-    async fn commit(mut self, expected: Digest) -> Result<u64, Error> {
-        let committed = self.try_commit(expected).await;
-        match &committed {
-            Ok(_) => {}
-            Err(Error::DigestMismatch { .. }) => {
-                if let Err(error) = self.end().await {
-                    tracing::warn!(%error, "a refused upload is removed when it expires");
-                }
-            }
-            Err(_) => {
-                if let Err(error) = self.settle().await {
-                    tracing::warn!(%error, "an upload session could not be left in order");
-                }
-            }
-        }
-        committed
-    }
-
-    async fn try_commit(&mut self, expected: Digest) -> Result<u64, Error> {
-        let has_this_algorithm = self.digester.algorithm() == expected.algorithm();
-        if has_this_algorithm {
-            let actual = self.digester.clone().finish();
-            matches_or(expected, actual)?;
-        }
-        if let Some(before) = self.completing {
-            let objects = &self.inner.objects;
-            if before != expected && discard::is_named(objects, self.id, &before).await? {
-                return Err(unknown(self.id));
-            }
-        } else {
-            self.land().await?;
-            if self.multipart.is_none() {
-                // All of it is still here.
-                if !has_this_algorithm {
-                    let mut digester = Digester::new(expected.algorithm());
-                    self.buffer
-                        .blocks()
-                        .iter()
-                        .for_each(|block| digester.update(block));
-                    matches_or(expected, digester.finish())?;
-                }
-                if self.offset <= INLINE_BYTES {
-                    return self.commit_inline(expected).await;
-                }
-                self.has_data = true;
-                let content = self.buffer.payload();
-                self.inner.objects.put(&self.key(), content).await?;
-            } else if !self.buffer.is_empty() {
-                self.send_part().await?;
-                self.land().await?;
-            }
-        }
-        self.complete(expected).await?;
-        if !has_this_algorithm && self.multipart.is_some() {
-            let actual = self.rehash(expected).await?;
-            matches_or(expected, actual)?;
-        }
-        self.commit_data(expected).await
-    }
-
-    /// Small content lies in the pointer.
-    async fn commit_inline(&mut self, digest: Digest) -> Result<u64, Error> {
-        let pointer = Pointer::with_content(self.buffer.joined());
-        pointer::commit(&self.inner.objects, &digest, &pointer).await?;
-        self.clean_up().await;
-        Ok(self.offset)
-    }
-
-    /// Notes what is about to become visible, and puts the parts together.
-    async fn complete(&mut self, digest: Digest) -> Result<(), Error> {
-        let progress = Progress {
-            offset: self.offset,
-            digester: self.digester.clone(),
-            multipart: self.multipart.clone(),
-            parts: self.parts.clone(),
-            tail: None,
-        };
-        self.save(Phase::Completing(digest), progress, true).await?;
-        self.completing = Some(digest);
-        let Some(multipart) = &self.multipart else {
-            return Ok(());
-        };
-        let parts = self.parts.clone();
-        let objects = &self.inner.objects;
-        objects
-            .complete_parts(&self.key(), multipart, parts, self.offset)
-            .await
-    }
-
-    async fn commit_data(&mut self, digest: Digest) -> Result<u64, Error> {
-        let objects = &self.inner.objects;
-        let pointer = Pointer::to_data(self.id, self.offset);
-        match pointer::commit(objects, &digest, &pointer).await? {
-            Committed::New => {}
-            Committed::AlreadyThere => objects.delete(&self.key()).await?,
-        }
-        self.clean_up().await;
-        Ok(self.offset)
-    }
-
-    /// The one case of a second pass: the client names another algorithm than it began with.
-    async fn rehash(&self, expected: Digest) -> Result<Digest, Error> {
-        let data = Data {
-            objects: self.inner.objects.clone(),
-            digest: expected,
-            key: self.key(),
-            size: self.offset,
-        };
-        let mut pieces = Box::new(data).read(0..self.offset).await?;
-        let mut digester = Digester::new(expected.algorithm());
-        while let Some(piece) = pieces.try_next().await? {
-            digester.update(&piece);
-        }
-        Ok(digester.finish())
-    }
-
-    /// Removes what a committed session leaves. The blob is there, so nothing here may fail.
-    async fn clean_up(&mut self) {
-        self.file.lock().await.end();
-        self.inner.open_uploads.fetch_sub(1, Ordering::AcqRel);
-        let removed = sweep::remove_session(&self.inner.objects, self.id).await;
-        if let Err(error) = removed {
-            tracing::warn!(%error, "a finished upload session is removed when it expires");
-        }
-    }
-
     /// Ends the session and forgets its bytes.
     async fn end(&mut self) -> Result<(), Error> {
         let _ = self.land().await;
@@ -446,14 +320,6 @@ impl Work {
             id: self.id,
             offset,
         }
-    }
-}
-
-fn matches_or(expected: Digest, actual: Digest) -> Result<(), Error> {
-    if actual == expected {
-        Ok(())
-    } else {
-        Err(Error::digest_mismatch(expected, actual))
     }
 }
 

@@ -2,11 +2,11 @@
 # Builds the pinned Go peers of `make test-peers` into .peers/bin, once: all of them, or those that
 # are named: scripts/build-peers.sh [NAME...].
 #
-# Versions are pinned and checksummed by tests/peers/go.mod and
-# tests/peers/ollama/go.mod and tests/peers/versitygw/go.mod (Ollama needs cgo and
-# older dependencies, versitygw newer ones, so each has a module of its own). A binary that already carries its pinned version is
-# left alone: Go records the version in the binary, so there is no stamp file
-# that could disagree with it.
+# Versions are pinned and checksummed by tests/peers/go.mod, by
+# tests/peers/ollama/go.mod (Ollama needs cgo and older dependencies) and by
+# tests/peers/versitygw/go.mod (versitygw needs newer ones). A binary that already
+# carries its pinned version is left alone: Go records the version in the binary,
+# so there is no stamp file that could disagree with it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

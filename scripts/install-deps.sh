@@ -74,6 +74,7 @@ choose_packages() {
     want curl has_command curl
     want skopeo has_command skopeo
     want docker-registry has_command docker-registry
+    want strace has_command strace
     want shellcheck has_command shellcheck
     want util-linux has_command unshare
     want mount has_command mount

@@ -423,6 +423,11 @@ impl Error {
 
     /// Wraps a failed record operation; a full disk becomes [`Error::StorageFull`].
     pub(crate) fn record(action: &'static str, key: String, source: object_store::Error) -> Self {
+        if is_full_bucket(&source) {
+            return Self::StorageFull {
+                source: Box::new(source),
+            };
+        }
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
         while let Some(error) = cause {
             if error.downcast_ref::<io::Error>().is_some_and(is_full) {

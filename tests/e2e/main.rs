@@ -17,6 +17,7 @@ mod registry_bucket;
 mod registry_bucket_faults;
 mod registry_clients;
 mod registry_discovery;
+mod registry_disk_errors;
 mod registry_errors;
 mod registry_faults;
 mod registry_limits;

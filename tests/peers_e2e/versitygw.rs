@@ -41,10 +41,10 @@ impl Versitygw {
                 .stderr(std::process::Stdio::null())
                 .spawn()
                 .unwrap();
-            let listens = eventually("versitygw listens or ends", 20, async || {
+            let listens = eventually("versitygw listens or ends", 20, || {
                 let connected = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
                 let ended = child.try_wait().unwrap().is_some();
-                (connected || ended).then_some(connected && !ended)
+                std::future::ready((connected || ended).then_some(connected && !ended))
             });
             if listens.await {
                 return Self {
@@ -228,7 +228,8 @@ fn start_orphan(s3: &Versitygw) -> String {
     let (_, id) = begun.split_once("<UploadId>").expect("an upload id");
     let (id, _) = id.split_once('<').expect("an upload id");
     let part = format!("{url}?partNumber=1&uploadId={id}");
-    curl(&["-X", "PUT", "--data-binary", "x", &part]);
+    let content = tests::project_root().join("deny.toml");
+    curl(&["-T", content.to_str().unwrap(), &part]);
     id.to_owned()
 }
 

@@ -185,14 +185,14 @@ def listening_address(process, log):
 
 
 @contextlib.contextmanager
-def hayloft(role, data, log_folder):
+def hayloft(role, data, log_folder, *arguments):
     """One Hayloft role on a free port, with its data in `data`."""
     if not HAYLOFT.exists():
         raise Failed(f"{HAYLOFT} is not built: run make build")
     log = log_folder / f"{role}.log"
     with open(log, "w") as errors:
         process = subprocess.Popen(
-            [HAYLOFT, role, "--data", data, "--listen", "127.0.0.1:0"],
+            [HAYLOFT, role, "--data", data, "--listen", "127.0.0.1:0", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -270,6 +270,52 @@ def nginx(root, log_folder):
     command = [program, "-e", "stderr", "-c", config]
     with process_on(address, command, log_folder / "nginx.log", os.environ) as server:
         yield server
+
+
+@contextlib.contextmanager
+def postgres(folder):
+    """A PostgreSQL of its own with durable commits, in `folder`, reached by a socket there; its
+    URL. It refuses to run as root, so root lends the folder to the user `postgres`."""
+    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        raise Failed("PostgreSQL is not installed: run scripts/install-deps.sh bench")
+    folder.mkdir()
+    as_user = ()
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+        as_user = ("runuser", "-u", "postgres", "--")
+        for parent in folder.parents:
+            if not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+    data = folder / "data"
+    run(
+        *as_user,
+        *(programs[-1] / "initdb", "--pgdata", data, "--username=hayloft", "--auth=trust"),
+        *("--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"),
+    )
+    with open(folder.parent / "postgres.log", "w") as log:
+        process = subprocess.Popen(
+            (*as_user, programs[-1] / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses="),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            wait_for_socket(folder / ".s.PGSQL.5432", process)
+            yield f"postgres://hayloft@localhost/postgres?host={folder}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_for_socket(path, process):
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            return
+        time.sleep(0.02)
+    raise Failed(f"no server came up on {path}")
 
 
 @contextlib.contextmanager

@@ -1,18 +1,20 @@
 //! The command line: every verb and flag, nothing else.
 
+pub(crate) mod config;
 pub(crate) mod registry;
+pub(crate) mod runtime;
 pub(crate) mod storage;
 pub(crate) mod values;
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
+use crate::args::config::ConfigTask;
 use crate::args::registry::RegistryOptions;
+use crate::args::runtime::{ModelsArgs, RuntimeArgs};
 use crate::args::storage::{FsckArgs, GcArgs, TargetArgs};
 use crate::args::values::web_url;
 
@@ -79,67 +81,6 @@ pub(crate) enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
-}
-
-/// What to do with the configuration.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConfigTask {
-    /// Print every value that a role would run with, and where it came from
-    Show {
-        /// The role
-        #[arg(long, value_enum, default_value_t = Role::Serve)]
-        role: Role,
-        /// Form of the output; the TOML form can be read back as a configuration file
-        #[arg(long, short, value_enum, default_value_t = ConfigOutput::Text)]
-        output: ConfigOutput,
-        /// Flags of the role, after --
-        #[arg(last = true)]
-        flags: Vec<OsString>,
-    },
-    /// Check a configuration file: every key and every value
-    Check {
-        /// The file
-        file: PathBuf,
-    },
-    /// Print all keys as a table
-    #[command(hide = true)]
-    Keys,
-}
-
-/// A role, as `config show` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
-    /// All of them in one process
-    Serve,
-    /// The registry
-    Registry,
-    /// The node agent
-    Agent,
-    /// The runtime
-    Runtime,
-}
-
-impl Role {
-    /// Its command.
-    pub(crate) fn verb(self) -> &'static str {
-        match self {
-            Self::Serve => "serve",
-            Self::Registry => "registry",
-            Self::Agent => "agent",
-            Self::Runtime => "runtime",
-        }
-    }
-}
-
-/// How to print a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ConfigOutput {
-    /// For people
-    Text,
-    /// As a configuration file
-    Toml,
-    /// For programs
-    Json,
 }
 
 /// Where traces go.
@@ -261,89 +202,6 @@ pub(crate) struct RegistryArgs {
 pub(crate) enum RegistryTask {
     /// Rebuild the index from the records, which are the truth
     Reindex(TargetArgs),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct RuntimeArgs {
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
-    #[command(flatten)]
-    pub(crate) telemetry: TelemetryArgs,
-    /// Address to listen on [default: OLLAMA_HOST, else 127.0.0.1:11434]
-    #[arg(long, value_name = "ADDR", env = "HAYLOFT_RUNTIME_LISTEN")]
-    pub(crate) listen: Option<SocketAddr>,
-    #[command(flatten)]
-    pub(crate) agent: AgentArgs,
-    #[command(flatten)]
-    pub(crate) models: ModelsArgs,
-}
-
-/// How the runtime serves models. The variables are those that people have set for Ollama.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Models of the runtime")]
-pub(crate) struct ModelsArgs {
-    /// How long a model stays loaded after its last request: 5m, 300 (seconds), -1 (for ever)
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "5m",
-        env = "OLLAMA_KEEP_ALIVE",
-        allow_hyphen_values = true,
-        value_parser = keep_alive
-    )]
-    pub(crate) keep_alive: Duration,
-    /// Requests that one model answers at the same time
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 4,
-        env = "OLLAMA_NUM_PARALLEL"
-    )]
-    pub(crate) num_parallel: usize,
-    /// Context of each request in tokens [default: the model's num_ctx, else 4096]
-    #[arg(long, value_name = "TOKENS", env = "OLLAMA_CONTEXT_LENGTH")]
-    pub(crate) context_length: Option<u32>,
-    /// Requests that may wait for one model before others are turned away
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 512,
-        env = "OLLAMA_MAX_QUEUE"
-    )]
-    pub(crate) max_queue: usize,
-    /// Models loaded at the same time
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 3,
-        env = "OLLAMA_MAX_LOADED_MODELS"
-    )]
-    pub(crate) max_loaded_models: usize,
-    /// Threads to compute with [default: what the CPU quota and affinity allow]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
-    /// Origins beside this machine's own that browsers may call from
-    #[arg(
-        long,
-        value_name = "ORIGIN",
-        value_delimiter = ',',
-        env = "OLLAMA_ORIGINS"
-    )]
-    pub(crate) origins: Vec<String>,
-}
-
-/// Longest time that is kept as such; what is longer means for ever.
-const MAX_KEEP_ALIVE: Duration = Duration::from_secs(100 * 365 * 86_400);
-
-/// Ollama's rule: a number is seconds, a text is a duration, below zero means for ever.
-fn keep_alive(text: &str) -> Result<Duration, String> {
-    let parsed = match text.parse::<i64>() {
-        Ok(seconds) => jiff::SignedDuration::from_secs(seconds),
-        Err(_) => text
-            .parse::<jiff::SignedDuration>()
-            .map_err(|error| format!("{error}; write it as 5m, 300 or -1"))?,
-    };
-    Ok(Duration::try_from(parsed).map_or(MAX_KEEP_ALIVE, |time| time.min(MAX_KEEP_ALIVE)))
 }
 
 /// Which agent to speak to.
@@ -490,22 +348,9 @@ pub(crate) struct InspectArgs {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use clap::CommandFactory;
 
-    use crate::args::{Cli, MAX_KEEP_ALIVE, keep_alive};
-
-    #[test]
-    fn keep_alive_is_read_as_ollama_reads_it() {
-        assert_eq!(keep_alive("300"), Ok(Duration::from_secs(300)));
-        assert_eq!(keep_alive("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(keep_alive("0"), Ok(Duration::ZERO));
-        for forever in ["-1", "-1m", "9223372036854775807"] {
-            assert_eq!(keep_alive(forever), Ok(MAX_KEEP_ALIVE), "{forever}");
-        }
-        assert!(keep_alive("soon").is_err());
-    }
+    use crate::args::Cli;
 
     #[test]
     fn the_command_definition_is_sound() {

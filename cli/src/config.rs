@@ -14,5 +14,6 @@ pub(crate) mod retention;
 pub(crate) mod secrets;
 pub(crate) mod show;
 pub(crate) mod table;
+mod variables;
 
 pub(crate) use layers::{Failure, Loaded, load};

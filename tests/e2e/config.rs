@@ -233,6 +233,13 @@ fn a_wrong_value_is_refused_with_its_place_and_what_is_expected() {
             "{message}"
         );
     }
+    // The same in a variable.
+    let mut command = hayloft_command(["registry"]);
+    let message = run(command.env("HAYLOFT_GC_GRACE", "soon")).failed();
+    assert!(
+        message.contains("HAYLOFT_GC_GRACE=\"soon\", the variable of --gc-grace: this is"),
+        "{message}"
+    );
     // What only shows when values are put together.
     let file = written("[registry]\ntls-cert = \"a.pem\"\n");
     let mut command = hayloft_command(["config", "check"]);

@@ -96,7 +96,7 @@ impl Transport {
         Ok(cell.get_or_init(|| client).clone())
     }
 
-    /// The client for the token handshake and for manifests that are pushed.
+    /// The client for the token handshake.
     pub(crate) fn oci(
         &self,
         is_plain: bool,

@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches};
 
+use crate::args::Cli;
+use crate::args::config::{ConfigOutput, ConfigTask, Role};
 use crate::args::registry::RegistryOptions;
-use crate::args::{Cli, ConfigOutput, ConfigTask, Role};
 use crate::config::file::{Error, File};
 use crate::config::keys::Keys;
 use crate::config::show::Effective;

@@ -11,8 +11,9 @@ use tokio::sync::watch;
 
 use crate::admin::{Admin, advise_registry, until_interrupted};
 use crate::args::registry::RegistryOptions;
+use crate::args::runtime::{ModelsArgs, RuntimeArgs};
 use crate::args::storage::TargetArgs;
-use crate::args::{ModelsArgs, RegistryArgs, RoleArgs, RuntimeArgs, ServeArgs};
+use crate::args::{RegistryArgs, RoleArgs, ServeArgs};
 use crate::endpoint;
 
 /// All roles in one process, wired together over local addresses.

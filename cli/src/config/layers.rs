@@ -12,7 +12,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory};
 use crate::args::{Cli, DataArgs};
 use crate::config::file::{self, ALTERNATIVES, File};
 use crate::config::keys::{Key, Keys, Table};
-use crate::config::secrets;
+use crate::config::{secrets, variables};
 use crate::endpoint;
 
 /// Where a value came from.
@@ -42,12 +42,15 @@ impl fmt::Display for Origin {
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The command line, or a variable that stands for a flag. Help texts come this way, too.
+    /// The command line. Help texts come this way, too.
     #[error(transparent)]
     Usage(#[from] clap::Error),
     /// The file.
     #[error(transparent)]
     File(#[from] file::Error),
+    /// A variable that stands for a flag.
+    #[error(transparent)]
+    Variable(#[from] variables::Unreadable),
     /// A secret where every user of the machine can read it.
     #[error(
         "{flag} carries a secret, and the list of processes shows it to every user of this \
@@ -112,7 +115,7 @@ pub(crate) fn load(words: &[OsString]) -> Result<Loaded, Failure> {
     let first = command.clone().ignore_errors(true);
     let first = match first.try_get_matches_from(words) {
         Ok(first) => first,
-        Err(_) => command.clone().try_get_matches_from(words)?,
+        Err(_) => parse(command.clone(), words)?,
     };
     let file = match first.subcommand() {
         Some((verb, matches)) if reads_file(verb) => find_file(verb, matches, &keys)?,
@@ -123,13 +126,23 @@ pub(crate) fn load(words: &[OsString]) -> Result<Loaded, Failure> {
         let name = verb.get_name().to_owned();
         with_defaults(verb, &name, &keys, &below)
     });
-    let matches = command.try_get_matches_from(words)?;
+    let matches = parse(command, words)?;
     refuse_secrets(leaf(&matches))?;
     Ok(Loaded {
         matches,
         file,
         keys,
         below,
+    })
+}
+
+fn parse(command: Command, words: &[OsString]) -> Result<ArgMatches, Failure> {
+    let definition = command.clone();
+    command.try_get_matches_from(words).map_err(|error| {
+        match variables::behind(&error, &definition, words) {
+            Some(unreadable) => unreadable.into(),
+            None => error.into(),
+        }
     })
 }
 

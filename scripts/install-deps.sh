@@ -52,6 +52,9 @@ has_clang() { command -v clang && echo '#include <stdbool.h>' | clang -x c -fsyn
 
 has_certificates() { [ -s /etc/ssl/certs/ca-certificates.crt ]; }
 
+# Debian keeps the server's programs out of PATH.
+has_postgres() { command -v postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres'; }
+
 # Debian splits venv's pip out of Python itself.
 has_venv() { python3 -c 'import ensurepip, venv'; }
 
@@ -75,6 +78,7 @@ choose_packages() {
     want skopeo has_command skopeo
     want docker-registry has_command docker-registry
     want strace has_command strace
+    want postgresql has_postgres
     want shellcheck has_command shellcheck
     want util-linux has_command unshare
     want mount has_command mount
@@ -124,6 +128,10 @@ install_packages() {
   # The same for nginx and port 80.
   if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
     as_root systemctl disable --now nginx
+  fi
+  # Likewise: the tests start servers of their own.
+  if [[ " ${missing[*]} " == *" postgresql "* ]] && [ -d /run/systemd/system ]; then
+    as_root systemctl disable --now postgresql
   fi
 }
 

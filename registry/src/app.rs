@@ -105,7 +105,6 @@ async fn told<E, T, W: Future<Output = T>>(
 /// A registry with its storage open, and nothing in front of it yet.
 struct Opened {
     registry: Arc<Registry>,
-    folder: DataFolder,
     state: IndexState,
     closing: Closing,
     _lock: fs::File,
@@ -118,7 +117,7 @@ impl Opened {
         let held = lock(&folder)?;
         let mut stores = storage::open(config, &folder).await?;
         let closing = stores.closing();
-        let (index, state) = index_state::open_checked(&folder, &stores.records).await?;
+        let (index, state) = index_state::open(config, &folder, &stores.records).await?;
         let registry = Registry::new(
             stores.blobs,
             stores.uploads,
@@ -128,7 +127,6 @@ impl Opened {
         );
         Ok(Self {
             registry: Arc::new(registry.with_collector(collector)),
-            folder,
             state,
             closing,
             _lock: held,
@@ -137,11 +135,10 @@ impl Opened {
 
     /// Lets nothing change any more, and marks the index as whole if it is.
     async fn close(self) -> Result<(), Error> {
-        if self.registry.close().await {
-            self.state.close(&self.folder).await?;
-        }
+        let followed = self.registry.close().await;
+        let closed = self.state.close(followed).await;
         self.closing.close().await;
-        Ok(())
+        closed
     }
 }
 

@@ -276,6 +276,34 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The database of the index cannot do this now; it may soon.
+    #[error(
+        "the registry's database cannot be reached or cannot be changed at the moment: try again later"
+    )]
+    IndexUnavailable {
+        /// What was met.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database is the index of another registry, which is running.
+    #[error(
+        "the database is in use as the index of another registry: give each registry a database of its own, or wait a minute if that registry was stopped for good"
+    )]
+    IndexForeign,
+    /// What was given as the address of the database is none. The source never shows it.
+    #[error("the address of the database is not a postgres:// URL")]
+    IndexUrl {
+        /// What was met.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The schema could not be brought up to date.
+    #[error("the database's schema cannot be brought up to date")]
+    IndexMigration {
+        /// What was met.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Another process uses the data folder.
     #[error("data folder {} is in use by another process: stop it, or give --data another folder", path.display())]
     InUse {

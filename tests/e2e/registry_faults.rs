@@ -285,8 +285,8 @@ async fn a_finished_chunk_is_not_lost_by_kill_9() {
     assert_eq!(response.status(), StatusCode::CREATED);
 }
 
-/// Everything a registry answers about what `fill` put there.
-async fn holds_everything(api: &Api) {
+/// Everything a registry answers about what [`fill`] put there.
+pub(crate) async fn holds_everything(api: &Api) {
     for tag in ["one", "two"] {
         let response = api.get(&format!("a/b/manifests/{tag}")).await;
         let layer = tag.as_bytes();
@@ -305,7 +305,8 @@ async fn holds_everything(api: &Api) {
     assert_eq!(list["manifests"].as_array().unwrap().len(), 1);
 }
 
-async fn fill(api: &Api) {
+/// Pushes two images, a referrer, and a tag that is deleted again.
+pub(crate) async fn fill(api: &Api) {
     for tag in ["one", "two", "gone"] {
         let _ = api.push_image("a/b", tag, tag.as_bytes()).await;
     }
@@ -346,7 +347,7 @@ async fn a_lost_or_damaged_index_loses_nothing() {
     let older = scratch();
     copy(&registry.join("index"), older.path());
     assert_eq!(api.server.terminate(), Some(0));
-    for damage in ["deleted", "truncated", "flipped", "older"] {
+    for damage in ["deleted", "truncated", "flipped", "flipped once", "older"] {
         let index = registry.join("index");
         match damage {
             "deleted" => std::fs::remove_dir_all(&index).unwrap(),
@@ -354,6 +355,17 @@ async fn a_lost_or_damaged_index_loses_nothing() {
             "older" => {
                 std::fs::remove_dir_all(&index).unwrap();
                 copy(&older.path().join("index"), &registry);
+            }
+            "flipped once" => {
+                // At several places, and each is put right before the next.
+                let whole = std::fs::read(index.join("db")).unwrap();
+                for part in 0..4 {
+                    let mut bytes = whole.clone();
+                    bytes[whole.len() * part / 4 + 40] ^= 0x10;
+                    std::fs::write(index.join("db"), bytes).unwrap();
+                    let api = Api::on(Server::registry().data(folder.path()).start());
+                    holds_everything(&api).await;
+                }
             }
             _ => {
                 let mut bytes = std::fs::read(index.join("db")).unwrap();

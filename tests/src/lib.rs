@@ -3,7 +3,8 @@
 //! [`Server`] runs one role (or `serve`, all of them), [`hayloft`] runs a verb to its end,
 //! [`upstream`] is an origin with faults on demand, [`CuttingProxy`] breaks connections off,
 //! [`S3Server`] is a bucket, [`FaultProxy`] makes one misbehave, [`SmallDisk`] is soon full,
-//! [`Authority`] issues certificates, [`fixture`] finds the bundled model.
+//! [`Authority`] issues certificates, [`Postgres`] is a database server, [`fixture`] finds the
+//! bundled model.
 
 #![allow(
     clippy::expect_used,
@@ -17,6 +18,7 @@ mod collector;
 mod command;
 mod cutting_proxy;
 mod fault_proxy;
+mod postgres;
 pub mod s3;
 mod server;
 
@@ -31,6 +33,7 @@ pub use command::{
 };
 pub use cutting_proxy::CuttingProxy;
 pub use fault_proxy::{Fault, FaultProxy};
+pub use postgres::Postgres;
 pub use s3::S3Server;
 pub use server::{Builder, Server};
 pub use small_disk::SmallDisk;

@@ -87,10 +87,10 @@ pub(crate) async fn reindex(target: &TargetArgs) -> Result<()> {
     if let Some(admin) = Admin::of(target)? {
         return until_interrupted(reindex_running(&admin)).await;
     }
-    let folder = target.storage.to_config(&target.data)?.data;
+    let config = target.storage.to_config(&target.data)?;
     let mut counted = Counted::default();
-    let summary = registry::reindex(&folder, |progress| counted.tell(progress.records))
-        .with_context(|| format!("reindexing {}", folder.display()))
+    let summary = registry::reindex(&config, |progress| counted.tell(progress.records))
+        .with_context(|| format!("reindexing {}", config.data.display()))
         .map_err(advise_registry)?;
     say!("{}", shown(&summary))?;
     Ok(())

@@ -174,6 +174,8 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
         }
         Error::StorageFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown),
         Error::Closing
+        | Error::IndexUnavailable { .. }
+        | Error::IndexForeign
         | Error::Object { .. }
         | Error::ObjectDenied { .. }
         | Error::Degraded { .. } => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
@@ -187,6 +189,8 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
         | Error::Record { .. }
         | Error::DamagedRecord { .. }
         | Error::Index { .. }
+        | Error::IndexUrl { .. }
+        | Error::IndexMigration { .. }
         | Error::RetentionRule { .. }
         | Error::InUse { .. }
         | Error::Htpasswd { .. }
@@ -225,7 +229,9 @@ fn advice(error: &Error) -> Option<(header::HeaderName, &'static str)> {
     match error {
         Error::BlobInUse { .. } | Error::ReadOnly => Some((header::ALLOW, "GET, HEAD")),
         Error::TooManyUploads { .. } => Some((header::RETRY_AFTER, "60")),
-        Error::Closing => Some((header::RETRY_AFTER, "5")),
+        Error::Closing | Error::IndexUnavailable { .. } | Error::IndexForeign => {
+            Some((header::RETRY_AFTER, "5"))
+        }
         Error::Object { .. } | Error::ObjectDenied { .. } => Some((header::RETRY_AFTER, "10")),
         _ => None,
     }
@@ -280,7 +286,9 @@ fn fault_of(error: &Error) -> Option<Fault> {
         | Error::ObjectDenied { .. }
         | Error::Degraded { .. }
         | Error::ContentGone { .. } => Some(Fault::Storage),
-        Error::Index { .. } => Some(Fault::Index),
+        Error::Index { .. } | Error::IndexUnavailable { .. } | Error::IndexForeign => {
+            Some(Fault::Index)
+        }
         _ => (place(error).0 == StatusCode::INTERNAL_SERVER_ERROR).then_some(Fault::Internal),
     }
 }

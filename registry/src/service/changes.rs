@@ -10,20 +10,14 @@ use std::collections::BTreeSet;
 use std::sync::{MutexGuard, PoisonError};
 
 use artifact::{Digest, Repository};
-use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 use crate::error::Error;
+use crate::index_state::reconcile::follow_records;
 use crate::service::Registry;
-use crate::store::index::DAMAGED_RECORDS;
 use crate::store::key::RecordKey;
 use crate::store::records::{Entry, RepositoryRecord};
 use crate::store::{Change, IndexLock, LockKey};
-
-/// Records that are read at once while settling.
-const READ_AT_ONCE: usize = 16;
-/// Records that are settled in one step, so that one transaction never grows without bound.
-const SETTLED_AT_ONCE: usize = 512;
 
 impl Registry {
     /// Takes content to oneself, to commit, link or remove it. Before a record about it is
@@ -180,33 +174,11 @@ impl Registry {
         keys: Vec<RecordKey>,
     ) -> Result<(), Error> {
         let _open = self.require_open().await?;
-        for keys in keys.chunks(SETTLED_AT_ONCE) {
-            let changes = futures::stream::iter(keys.to_vec())
-                .map(|key| self.change_to_record(key))
-                .buffered(READ_AT_ONCE)
-                .try_collect()
-                .await?;
-            lock.apply(changes).await?;
-        }
-        Ok(())
+        follow_records(&self.records, self.index.as_ref(), lock, keys).await
     }
 
     /// Records whose change failed in this process, and which are not settled yet.
     pub(super) fn leftover(&self) -> MutexGuard<'_, BTreeSet<RecordKey>> {
         self.leftover.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn change_to_record(&self, key: RecordKey) -> Result<Change, Error> {
-        match self.records.get(&key).await {
-            Ok(Some(entry)) => Ok(Change::Put(Box::new(entry))),
-            Ok(None) => Ok(Change::Remove(key)),
-            // As in a rebuilt index: what cannot be read is not there.
-            Err(error @ Error::DamagedRecord { .. }) => {
-                tracing::error!(%error, "passed over a record");
-                self.index.note(DAMAGED_RECORDS, "some").await?;
-                Ok(Change::Remove(key))
-            }
-            Err(error) => Err(error),
-        }
     }
 }

@@ -15,8 +15,8 @@
 //!   records/<repository>/_tags/<tag>
 //!   records/<repository>/_blobs/<algorithm>/<hex>
 //!   records/<repository>/_leases/<uuid>
+//!   records/_index.state                    which generation of the index belongs to the records
 //!   index/                                  sled, rebuilt from records/ at any doubt
-//!   index.state                             which generation of the index belongs to the records
 //! ```
 //!
 //! Names cannot collide or escape: a segment of a repository name never starts with `_`, and every
@@ -87,11 +87,6 @@ impl DataFolder {
     /// The folder of the sled index.
     pub(crate) fn index(&self) -> PathBuf {
         self.root.join("index")
-    }
-
-    /// The marker that ties the index to the records.
-    pub(crate) fn index_state(&self) -> PathBuf {
-        self.root.join("index.state")
     }
 }
 

@@ -5,7 +5,7 @@
 //! annotations, the content it names), so that a manifest and its place in a referrers list are
 //! one write and can never contradict each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -254,6 +254,61 @@ impl Records {
                 ..
             }) => Ok(None),
             found => found.map(Some),
+        }
+    }
+
+    /// The keys of all records of one repository but that of its existence, in no particular order.
+    pub(crate) fn keys_of(
+        &self,
+        repository: &Repository,
+    ) -> BoxStream<'static, Result<RecordKey, Error>> {
+        // Kind by kind: below the name alone there are also the repositories whose names go on.
+        let store = Arc::clone(&self.store);
+        let name = repository.as_str().to_owned();
+        let folders = ["_manifests", "_tags", "_blobs", "_leases"];
+        futures::stream::iter(folders)
+            .flat_map(move |folder| {
+                let prefix = ObjectPath::from(format!("{name}/{folder}"));
+                store
+                    .list(Some(&prefix))
+                    .map_err(move |source| Error::record("list", prefix.to_string(), source))
+            })
+            .try_filter_map(|object| async move { Ok(RecordKey::parse(object.location.as_ref())) })
+            .boxed()
+    }
+
+    /// The repositories that have any record.
+    pub(crate) async fn repositories(&self) -> Result<BTreeSet<Repository>, Error> {
+        self.store
+            .list(None)
+            .map_err(|source| Error::record("list", String::new(), source))
+            .try_fold(BTreeSet::new(), |mut names, object| async move {
+                if let Some(key) = RecordKey::parse(object.location.as_ref())
+                    && !names.contains(key.repository())
+                {
+                    names.insert(key.repository().clone());
+                }
+                Ok(names)
+            })
+            .await
+    }
+
+    /// What lies beside the records under a name of its own, `None` when there is nothing.
+    pub(crate) async fn aside(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let unreadable = |source| Error::record("read", name.to_owned(), source);
+        let found = match self.store.get(&ObjectPath::from(name)).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            found => found.map_err(unreadable)?,
+        };
+        Ok(Some(found.bytes().await.map_err(unreadable)?.to_vec()))
+    }
+
+    /// Writes something that is no record beside the records; it is durable when this returns.
+    pub(crate) async fn put_aside(&self, name: &str, content: Vec<u8>) -> Result<(), Error> {
+        let location = ObjectPath::from(name);
+        match self.store.put(&location, content.into()).await {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::record("write", name.to_owned(), source)),
         }
     }
 

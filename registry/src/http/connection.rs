@@ -4,13 +4,18 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::Notify;
 
+/// Who has just come or has just been answered is given so long to ask before it is taken to be
+/// idle enough to make room.
+pub(super) const LEAST_IDLE: Duration = Duration::from_millis(500);
+/// While all are busy, or not idle for long enough yet, this often is looked again.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Connections beyond the limit that are taken in all the same, for health checks alone.
 const SPARE: usize = 32;
 
@@ -194,15 +199,17 @@ pub(super) struct Places(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     limit: usize,
+    least_idle: u64,
     open: Mutex<Vec<Arc<Connection>>>,
     left: Notify,
 }
 
 impl Places {
-    /// None taken of `limit`.
-    pub(super) fn new(limit: usize) -> Self {
+    /// None taken of `limit`; a connection makes room when it has been idle for `least_idle`.
+    pub(super) fn new(limit: usize, least_idle: Duration) -> Self {
         Self(Arc::new(Shared {
             limit,
+            least_idle: u64::try_from(least_idle.as_millis()).unwrap_or(u64::MAX),
             open: Mutex::default(),
             left: Notify::new(),
         }))
@@ -215,12 +222,19 @@ impl Places {
             if self.open().len() < self.0.limit + SPARE || self.has_idle() {
                 return;
             }
-            left.await;
+            // Time too makes room: others become idle enough.
+            let _ = tokio::time::timeout(LOOK_PAUSE, left).await;
         }
     }
 
+    /// How long a connection has been idle, if it has been for long enough to make room.
+    fn idle_enough(&self, connection: &Connection) -> Option<u64> {
+        let idle = connection.idle_millis()?;
+        (idle >= self.0.least_idle).then_some(idle)
+    }
+
     /// Takes a place, if need be that of the connection that has been idle for the longest time.
-    /// When all are busy it is a spare one.
+    /// When none is idle it is a spare one.
     pub(super) fn take(&self) -> Place {
         let mut open = self.open();
         // Those that are on their way out have left their places already.
@@ -231,7 +245,7 @@ impl Places {
         let idlest = open
             .iter()
             .filter(|_| is_full)
-            .filter_map(|connection| Some((connection.idle_millis()?, connection)))
+            .filter_map(|connection| Some((self.idle_enough(connection)?, connection)))
             .max_by_key(|(idle, _)| *idle);
         if let Some((_, idlest)) = idlest {
             idlest.displace();
@@ -250,7 +264,7 @@ impl Places {
     fn has_idle(&self) -> bool {
         self.open()
             .iter()
-            .any(|connection| connection.idle_millis().is_some())
+            .any(|connection| self.idle_enough(connection).is_some())
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Connection>>> {
@@ -291,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_connection_that_was_idle_longest_makes_room_and_busy_ones_stay() {
-        let places = Places::new(2);
+        let places = Places::new(2, Duration::ZERO);
         let (first, second) = (places.take(), places.take());
         let busy = first.connection.begin();
         let third = places.take();
@@ -306,7 +320,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_stuck_when_its_client_takes_nothing_not_when_we_are_slow() {
-        let place = Places::new(1).take();
+        let place = Places::new(1, Duration::ZERO).take();
         let connection = &place.connection;
         let running = connection.begin();
         let working = connection.standing();

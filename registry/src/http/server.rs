@@ -22,7 +22,7 @@ use tower::ServiceExt;
 
 use crate::config::Limits;
 use crate::error::Error;
-use crate::http::connection::{Connection, Place, Places};
+use crate::http::connection::{Connection, LEAST_IDLE, Place, Places};
 use crate::http::tls::Tls;
 use crate::http::{TooMuch, too_much};
 use crate::metrics::Metrics;
@@ -71,7 +71,7 @@ pub(crate) async fn serve(
         options,
     });
     let connections = GracefulShutdown::new();
-    let places = Places::new(server.options.limits.connections);
+    let places = Places::new(server.options.limits.connections, LEAST_IDLE);
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {

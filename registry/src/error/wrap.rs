@@ -1,0 +1,141 @@
+//! How failures of files, objects and the index become errors, and the errors their log lines.
+
+use std::io;
+use std::path::PathBuf;
+
+use artifact::Digest;
+
+use crate::error::Error;
+
+impl Error {
+    /// The error with everything that led to it, in one line.
+    pub(crate) fn chain(&self) -> String {
+        let mut chain = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(source) = cause {
+            chain.push_str(": ");
+            chain.push_str(&source.to_string());
+            cause = source.source();
+        }
+        chain
+    }
+
+    /// The content has another digest than was claimed.
+    pub(crate) fn digest_mismatch(expected: Digest, actual: Digest) -> Self {
+        Self::DigestMismatch {
+            expected: Box::new(expected),
+            actual: Box::new(actual),
+        }
+    }
+
+    /// Wraps a failed file operation; a full disk becomes [`Error::StorageFull`].
+    pub(crate) fn storage(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| {
+            if is_full(&source) {
+                Self::StorageFull {
+                    source: Box::new(source),
+                }
+            } else {
+                Self::Storage {
+                    action,
+                    path,
+                    source,
+                }
+            }
+        }
+    }
+
+    /// Wraps a failed sync; a full disk becomes [`Error::StorageFull`].
+    pub(crate) fn sync(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| {
+            if is_full(&source) {
+                Self::StorageFull {
+                    source: Box::new(source),
+                }
+            } else {
+                Self::Sync { path, source }
+            }
+        }
+    }
+
+    /// Wraps a failed request to the bucket; a full one becomes [`Error::StorageFull`].
+    pub(crate) fn object(
+        action: &'static str,
+        key: impl Into<String>,
+        source: object_store::Error,
+    ) -> Self {
+        let key = key.into();
+        match source {
+            source if is_full_bucket(&source) => Self::StorageFull {
+                source: Box::new(source),
+            },
+            source @ (object_store::Error::PermissionDenied { .. }
+            | object_store::Error::Unauthenticated { .. }) => Self::ObjectDenied {
+                action,
+                key,
+                source,
+            },
+            source => Self::Object {
+                action,
+                key,
+                source,
+            },
+        }
+    }
+
+    /// Wraps a failed record operation; a full disk becomes [`Error::StorageFull`].
+    pub(crate) fn record(action: &'static str, key: String, source: object_store::Error) -> Self {
+        if is_full_bucket(&source) {
+            return Self::StorageFull {
+                source: Box::new(source),
+            };
+        }
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(is_full) {
+                return Self::StorageFull {
+                    source: Box::new(source),
+                };
+            }
+            cause = error.source();
+        }
+        Self::Record {
+            action,
+            key,
+            source,
+        }
+    }
+
+    /// Wraps a failure of the index.
+    pub(crate) fn index(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Index {
+            source: Box::new(source),
+        }
+    }
+}
+
+/// Stores say in their own words that a quota or a disk is used up.
+fn is_full_bucket(error: &object_store::Error) -> bool {
+    let words = [
+        "QuotaExceeded",
+        "InsufficientStorage",
+        "StorageFull",
+        "InsufficientCapacity",
+        "507 Insufficient Storage",
+        "No space left on device",
+    ];
+    let text = error.to_string();
+    words.iter().any(|word| text.contains(word))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

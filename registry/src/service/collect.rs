@@ -16,6 +16,11 @@ mod standing;
 mod survey;
 mod sweep;
 #[cfg(test)]
+#[expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may stop at the first surprise, and tells how many orders it has run"
+)]
 mod tests;
 pub(crate) mod touch;
 

@@ -32,7 +32,7 @@ use crate::store::records::{BlobRecord, Entry, LeaseRecord, ManifestRecord, TagR
 
 /// [`MetadataIndex`] in PostgreSQL.
 #[derive(Clone, Debug)]
-pub struct PostgresIndex {
+pub(crate) struct PostgresIndex {
     queries: PgPool,
     lock_holders: PgPool,
     /// First among the own process: it queues for a lock with one connection, not with all.

@@ -26,7 +26,7 @@ pub(super) enum Standing {
     /// A manifest that nothing refers to, and that no rule lets go.
     Untagged,
     /// Nothing refers to it.
-    Loose(Loose),
+    Loose(Box<Loose>),
 }
 
 /// Something that nothing refers to.
@@ -106,7 +106,7 @@ impl Run<'_> {
         if index.manifest_naming(repository, digest).await?.is_some() {
             return Ok(Standing::Needed);
         }
-        Ok(Standing::Loose(Loose {
+        Ok(Standing::Loose(Box::new(Loose {
             item: Collectable::Blob {
                 repository: repository.clone(),
                 digest: *digest,
@@ -114,7 +114,7 @@ impl Run<'_> {
             cause: Cause::Unreferenced,
             wait: self.grace,
             bytes,
-        }))
+        })))
     }
 
     /// How stored content stands.
@@ -126,12 +126,12 @@ impl Run<'_> {
         if self.is_held(digest).await? {
             return Ok(Standing::Needed);
         }
-        Ok(Standing::Loose(Loose {
+        Ok(Standing::Loose(Box::new(Loose {
             item: Collectable::Content { digest: *digest },
             cause: Cause::Unheld,
             wait: self.grace,
             bytes,
-        }))
+        })))
     }
 
     /// Whether any repository holds the content, or may: a record that was written while the index
@@ -166,7 +166,7 @@ impl Run<'_> {
             }
             (None, None) => return Ok(Standing::Untagged),
         };
-        Ok(Standing::Loose(Loose {
+        Ok(Standing::Loose(Box::new(Loose {
             item: Collectable::Manifest {
                 repository: repository.clone(),
                 digest: *digest,
@@ -174,7 +174,7 @@ impl Run<'_> {
             cause,
             wait,
             bytes: record.size,
-        }))
+        })))
     }
 
     /// Whether a tag points to the manifest or an image index names it.

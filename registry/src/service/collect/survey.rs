@@ -247,15 +247,15 @@ impl Run<'_> {
         mark: &Mark,
         standing: Standing,
     ) -> Result<bool, Error> {
-        let Standing::Loose(Loose {
+        let Standing::Loose(loose) = standing else {
+            return Ok(false);
+        };
+        let Loose {
             item,
             cause,
             wait,
             bytes,
-        }) = standing
-        else {
-            return Ok(false);
-        };
+        } = *loose;
         if let Some(until) = self.leased_until(mark.digest()).await? {
             self.stays(survey, item, Stay::Leased { until }).await;
             return Ok(false);

@@ -332,7 +332,7 @@ impl Run<'_> {
             return Ok(None);
         };
         let loose = match self.standing(mark).await? {
-            Standing::Loose(loose) => loose,
+            Standing::Loose(loose) => *loose,
             Standing::Gone | Standing::Needed | Standing::Untagged => {
                 index.unmark(mark).await?;
                 return Ok(None);

@@ -41,7 +41,8 @@ async fn a_lock_keeps_others_out(index: &dyn MetadataIndex) {
     other.unwrap().check().await.unwrap();
     drop(held);
     let next = tokio::time::timeout(PATIENCE, index.lock(vec![here()])).await;
-    drop(next.expect("a lock that was let go can be taken").unwrap());
+    // A lock that was let go can be taken.
+    drop(next.unwrap().unwrap());
     let collector = index.try_lock(LockKey::Collection).await.unwrap();
     assert!(collector.is_some());
     let second = index.try_lock(LockKey::Collection).await.unwrap();

@@ -59,7 +59,7 @@ impl PostgresIndex {
     ///
     /// # Errors
     /// When the URL is none, or the database cannot be reached or changed.
-    pub async fn connect(url: &Secret) -> Result<Self, Error> {
+    pub(crate) async fn connect(url: &Secret) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(url.reveal())
             .map_err(|error| Error::IndexUrl {
                 source: Box::new(error),
@@ -88,7 +88,7 @@ impl PostgresIndex {
     }
 
     /// Ends all connections.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.lock_holders.close().await;
         self.queries.close().await;
     }

@@ -364,7 +364,7 @@ impl PostgresIndex {
                 .fetch_one(&self.queries)
             })
             .await?;
-        let expires = expires.map(|expires| Timestamp::from_microsecond(expires));
+        let expires = expires.map(Timestamp::from_microsecond);
         expires.transpose().map_err(Error::index)
     }
 

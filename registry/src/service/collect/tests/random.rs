@@ -20,6 +20,9 @@ use crate::service::leases::NewLease;
 use crate::service::manifests::ManifestReference;
 use crate::store::{MetadataIndex, Page};
 
+/// Which deeds went through, by their place, and the manifest that each stored.
+type Granted = Arc<Mutex<Vec<(usize, Option<Digest>)>>>;
+
 const STORIES: u64 = 2000;
 const CHAPTERS: usize = 10;
 const CONTENTS: usize = 5;
@@ -212,7 +215,7 @@ impl Story {
 
     /// Does these deeds at once, in a random order of their steps, and looks at what is there.
     fn chapter(&mut self, deeds: Vec<Deed>) {
-        let granted: Arc<Mutex<Vec<(usize, Option<Digest>)>>> = Arc::default();
+        let granted: Granted = Arc::default();
         let tasks = deeds
             .iter()
             .enumerate()
@@ -235,12 +238,7 @@ impl Story {
         self.check(&before, &deeds);
     }
 
-    fn task(
-        &self,
-        at: usize,
-        deed: Deed,
-        granted: Arc<Mutex<Vec<(usize, Option<Digest>)>>>,
-    ) -> Task {
+    fn task(&self, at: usize, deed: Deed, granted: Granted) -> Task {
         let registry = Arc::clone(&self.world.registry);
         Box::pin(async move {
             let digest_of = |content| Digest::sha256(&bytes(content));

@@ -256,7 +256,10 @@ async fn a_registry_without_its_bucket_is_not_ready() {
     })
     .await;
     faulty.proxy.heal();
-    assert_eq!(status(&ready).await, StatusCode::OK);
+    eventually("the registry is ready again", 20, async || {
+        (status(&ready).await == StatusCode::OK).then_some(())
+    })
+    .await;
     faulty.api.server.kill();
     drop(faulty.s3);
 }

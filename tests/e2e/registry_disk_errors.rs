@@ -57,7 +57,10 @@ async fn after_a_failed_sync_nothing_is_taken_in_until_a_restart() {
     assert_eq!(refused.status(), StatusCode::INTERNAL_SERVER_ERROR);
     drop(failing);
     // The disk says that all is well again, which proves nothing.
-    assert_eq!(status(&ready).await, StatusCode::SERVICE_UNAVAILABLE);
+    eventually("the registry is not ready", 20, async || {
+        (status(&ready).await == StatusCode::SERVICE_UNAVAILABLE).then_some(())
+    })
+    .await;
     let refused = api.post("a/blobs/uploads/").await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(error_code(refused).await, "UNKNOWN");

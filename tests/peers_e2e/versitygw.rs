@@ -237,6 +237,8 @@ fn curl(arguments: &[&str]) -> String {
     let user = format!("{KEY}:{SECRET}");
     let signed = [
         "-sSf",
+        "-H",
+        "x-amz-content-sha256: UNSIGNED-PAYLOAD",
         "--aws-sigv4",
         "aws:amz:us-east-1:s3",
         "--user",

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::args::storage::TargetArgs;
+use crate::endpoint;
 use crate::report::Interrupted;
 
 /// How long the registry may take to accept a connection.
@@ -51,8 +52,11 @@ impl Admin {
     ) -> Result<()> {
         let mut url = self.base.join(&format!("v2/_hayloft/{work}"))?;
         url.query_pairs_mut().extend_pairs(query);
-        let answer = self.http.post(url).send().await;
-        let answer = answer.context("asking the registry")?;
+        let mut request = self.http.post(url);
+        if let Some((name, password)) = self.login().await? {
+            request = request.basic_auth(name, Some(password));
+        }
+        let answer = request.send().await.context("asking the registry")?;
         if !answer.status().is_success() {
             let status = answer.status();
             let body = answer.bytes().await.unwrap_or_default();
@@ -80,6 +84,17 @@ impl Admin {
             }
         }
         Ok(())
+    }
+
+    /// The login that is stored for the registry; without one the request is nobody's.
+    async fn login(&self) -> Result<Option<(String, String)>> {
+        let host = self.base.host_str().unwrap_or_default();
+        let registry = match self.base.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        let found = endpoint::stored_logins().name_and_password(&registry).await;
+        Ok(found?)
     }
 }
 

@@ -18,6 +18,7 @@ mod collector;
 mod command;
 mod cutting_proxy;
 mod fault_proxy;
+mod holding_proxy;
 mod postgres;
 pub mod s3;
 mod server;
@@ -33,6 +34,7 @@ pub use command::{
 };
 pub use cutting_proxy::CuttingProxy;
 pub use fault_proxy::{Fault, FaultProxy};
+pub use holding_proxy::HoldingProxy;
 pub use postgres::Postgres;
 pub use s3::S3Server;
 pub use server::{Builder, Server};

@@ -34,6 +34,27 @@ pub enum Credentials {
     Stored(LoginFiles),
 }
 
+impl Credentials {
+    /// Name and password for a registry, `host[:port]`, for requests that are not about one of its
+    /// repositories.
+    ///
+    /// # Errors
+    /// [`Error::Login`] when a stored login cannot be used.
+    pub async fn name_and_password(
+        &self,
+        registry: &str,
+    ) -> Result<Option<(String, String)>, Error> {
+        match self {
+            Self::Anonymous => Ok(None),
+            Self::Basic { username, password } => Ok(Some((username.clone(), password.clone()))),
+            Self::Stored(files) => {
+                let login = files.find(registry).await?;
+                Ok(login.map(|login| (login.username, login.password)))
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! The suite that every blob and upload store must pass: call [`verify`] with an empty one, or
+//! The suite that every blob and upload store must pass: call `verify` with an empty one, or
 //! [`verify_bucket`] with an empty bucket.
 
 #![expect(

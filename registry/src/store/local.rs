@@ -30,7 +30,7 @@ use crate::store::local::session::LocalSession;
 use crate::store::local::state::SavedState;
 use crate::store::{UploadSession, UploadStore};
 
-/// [`BlobStore`] and [`UploadStore`] in one data folder.
+/// [`BlobStore`](crate::store::BlobStore) and [`UploadStore`] in one data folder.
 #[derive(Debug)]
 pub(crate) struct LocalStore {
     folder: DataFolder,

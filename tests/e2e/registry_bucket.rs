@@ -184,6 +184,8 @@ async fn abandoned_uploads_and_their_parts_are_removed() {
 async fn two_registries_with_an_index_of_their_own_refuse_to_share_a_bucket() {
     let s3 = S3Server::start();
     let first = Api::on(s3.registry().start());
+    // It listens before it has the bucket, and answers once it has.
+    assert_eq!(first.get("_catalog").await.status(), StatusCode::OK);
     let folder = scratch();
     let address = format!("http://{}", s3.address());
     let mut second = tests::hayloft_command(["registry", "--listen", "127.0.0.1:0", "--data"]);

@@ -2,7 +2,8 @@
 //! that the test sets.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use artifact::{Algorithm, Digest, Repository};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use object_store::memory::InMemory;
 use serde_json::json;
 use url::Url;
@@ -33,18 +34,38 @@ use crate::store::{
     UploadSession, UploadStore,
 };
 
-/// The time, as the test sets it.
+/// The time, as the test sets it: what the clock says, and what has really passed.
 #[derive(Clone, Debug)]
-pub(super) struct Clock(Arc<Mutex<Timestamp>>);
+pub(super) struct Clock(Arc<Mutex<(Timestamp, Duration)>>);
 
 impl Clock {
-    pub(super) fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new() -> Self {
+        let start = Timestamp::from_second(1_000_000_000).unwrap();
+        Self(Arc::new(Mutex::new((start, Duration::ZERO))))
     }
 
+    pub(super) fn now(&self) -> Timestamp {
+        self.lock().0
+    }
+
+    fn passed(&self) -> Duration {
+        self.lock().1
+    }
+
+    /// Time passes.
     pub(super) fn advance(&self, time: Duration) {
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, passed) = &mut *self.lock();
         *now += time;
+        *passed += time;
+    }
+
+    /// The clock is set, and no time passes.
+    pub(super) fn jump(&self, by: SignedDuration) {
+        self.lock().0 += by;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Timestamp, Duration)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,6 +75,8 @@ pub(super) struct World {
     pub(super) index: MemoryIndex,
     pub(super) blobs: MemoryBlobs,
     pub(super) clock: Clock,
+    /// The collector loses its turn.
+    pub(super) loses_turn: Arc<AtomicBool>,
 }
 
 /// Locks that an index only pretends to give, to prove that a test notices.
@@ -66,20 +89,18 @@ pub(super) enum Pretends {
 
 impl World {
     pub(super) fn new(pretends: Pretends) -> Self {
-        let clock = Clock(Arc::new(Mutex::new(
-            Timestamp::from_second(1_000_000).unwrap(),
-        )));
+        let clock = Clock::new();
         let index = MemoryIndex::default();
         let blobs = MemoryBlobs::default();
+        let loses_turn = Arc::<AtomicBool>::default();
         let paced = PacedIndex {
             inner: index.clone(),
             clock: clock.clone(),
             pretends,
+            loses_turn: Arc::clone(&loses_turn),
         };
-        let (start, time) = (clock.now(), clock.clone());
-        let uptime = Uptime::counted_by(move || {
-            Duration::try_from(start.duration_until(time.now())).unwrap()
-        });
+        let time = clock.clone();
+        let uptime = Uptime::counted_by(move || time.passed());
         let collector = Collector::new(&Config::default(), Metrics::new()).unwrap();
         let registry = Registry::new(
             Arc::new(blobs.clone()),
@@ -93,6 +114,7 @@ impl World {
             index,
             blobs,
             clock,
+            loses_turn,
         }
     }
 }
@@ -150,19 +172,21 @@ pub(super) fn manifest(
 
 /// Blobs in a map.
 #[derive(Clone, Debug, Default)]
-pub(super) struct MemoryBlobs(Arc<Mutex<BTreeMap<Digest, Bytes>>>);
+pub(super) struct MemoryBlobs {
+    blobs: Arc<Mutex<BTreeMap<Digest, Bytes>>>,
+    /// Every listing fails after its first entry.
+    pub(super) cannot_list: Arc<AtomicBool>,
+}
 
 impl MemoryBlobs {
     pub(super) fn all(&self) -> BTreeMap<Digest, Bytes> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let blobs = self.blobs.lock();
+        blobs.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn stepped<T>(&self, work: impl FnOnce(&mut BTreeMap<Digest, Bytes>) -> T) -> T {
         step().await;
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.blobs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -194,7 +218,11 @@ impl BlobStore for MemoryBlobs {
     }
 
     fn list(&self) -> BoxStream<'_, Result<StoredBlob, Error>> {
+        let fails = self.cannot_list.load(Ordering::SeqCst);
+        let failure = fails.then(|| Err(Error::index(std::io::Error::other("no listing"))));
+        let most = if fails { 1 } else { usize::MAX };
         stream::iter(self.all())
+            .take(most)
             .then(|(digest, content)| async move {
                 step().await;
                 Ok(StoredBlob {
@@ -203,6 +231,7 @@ impl BlobStore for MemoryBlobs {
                     modified: Timestamp::UNIX_EPOCH,
                 })
             })
+            .chain(stream::iter(failure))
             .boxed()
     }
 
@@ -267,9 +296,18 @@ struct PacedIndex {
     inner: MemoryIndex,
     clock: Clock,
     pretends: Pretends,
+    loses_turn: Arc<AtomicBool>,
 }
 
 impl PacedIndex {
+    fn paced(&self, inner: Box<dyn IndexLock>) -> Box<dyn IndexLock> {
+        Box::new(PacedLock {
+            inner,
+            pretends: self.pretends,
+            loses_turn: Arc::clone(&self.loses_turn),
+        })
+    }
+
     /// The locks that are really taken.
     fn real(&self, mut keys: Vec<LockKey>) -> Vec<LockKey> {
         keys.retain(|key| match key {
@@ -284,6 +322,7 @@ impl PacedIndex {
 struct PacedLock {
     inner: Box<dyn IndexLock>,
     pretends: Pretends,
+    loses_turn: Arc<AtomicBool>,
 }
 
 impl IndexLock for PacedLock {
@@ -315,6 +354,10 @@ impl IndexLock for PacedLock {
     }
 
     fn check(&mut self) -> Answer<'_, ()> {
+        if self.loses_turn.load(Ordering::SeqCst) {
+            let lost = std::io::Error::other("the lock was lost");
+            return futures::future::ready(Err(Error::index(lost))).boxed();
+        }
         self.inner.check()
     }
 }
@@ -337,14 +380,17 @@ impl MetadataIndex for PacedIndex {
         async move {
             step().await;
             let inner = self.inner.lock(self.real(keys)).await?;
-            let pretends = self.pretends;
-            Ok(Box::new(PacedLock { inner, pretends }) as Box<dyn IndexLock>)
+            Ok(self.paced(inner))
         }
         .boxed()
     }
 
     fn try_lock(&self, key: LockKey) -> Answer<'_, Option<Box<dyn IndexLock>>> {
-        self.inner.try_lock(key)
+        async move {
+            let taken = self.inner.try_lock(key).await?;
+            Ok(taken.map(|inner| self.paced(inner)))
+        }
+        .boxed()
     }
 
     fn now(&self) -> Answer<'_, Timestamp> {

@@ -64,7 +64,7 @@ pub(crate) struct ModelsArgs {
     )]
     pub(crate) max_loaded_models: usize,
     /// Threads to compute with [default: what the CPU quota and affinity allow]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "HAYLOFT_THREADS")]
     pub(crate) threads: Option<usize>,
     /// Origins beside this machine's own that browsers may call from
     #[arg(

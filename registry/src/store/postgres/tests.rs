@@ -255,9 +255,23 @@ async fn the_kept_descriptions_of_all_queries_are_up_to_date() {
         assert!(sources.contains(&query), "{query} is not in use: {advice}");
         let described = connection.describe(AssertSqlSafe(query.clone()).into_sql_str());
         let described = serde_json::to_value(described.await.unwrap()).unwrap();
-        assert_eq!(described, kept["describe"], "{query}: {advice}");
+        let kept = kept["describe"].clone();
+        assert_eq!(
+            without_origin(described),
+            without_origin(kept),
+            "{query}: {advice}"
+        );
         count += 1;
     }
     // That every query has its description is what the compiler checks.
     assert!(count > 40, "{count}");
+}
+
+/// Which table a column is from is written with or without its schema, as the search path of the
+/// connection that asks has it.
+fn without_origin(mut described: serde_json::Value) -> serde_json::Value {
+    for column in described["columns"].as_array_mut().unwrap() {
+        column.as_object_mut().unwrap().remove("origin");
+    }
+    described
 }

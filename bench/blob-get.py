@@ -37,9 +37,8 @@ def measure():
 
 
 def compare(model, addresses, clients):
-    harness.warm(model)
     names = list(addresses)
-    sides = [lambda url=addresses[name]: seconds(url, clients) for name in names]
+    sides = [lambda url=addresses[name]: seconds(model, url, clients) for name in names]
     times = dict(zip(names, harness.interleaved(harness.ROUNDS, *sides)))
     gigabytes = clients * model.stat().st_size / 1e9
     speeds = {name: [gigabytes / one for one in times[name]] for name in names}
@@ -56,8 +55,9 @@ def compare(model, addresses, clients):
         )
 
 
-def seconds(url, clients):
+def seconds(model, url, clients):
     """Wall clock of so many clients that pull the whole blob at once."""
+    harness.warm(model)
     command = ("curl", "--silent", "--fail", "--location", "--output", "/dev/null", url)
     start = time.monotonic()
     running = [subprocess.Popen(command, stdin=subprocess.DEVNULL) for _ in range(clients)]

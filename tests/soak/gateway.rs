@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tests::{Builder, Server, project_root};
+use tests::s3::{BUCKET, registry_in};
+use tests::{Builder, project_root};
 
 const KEY: &str = "soak-key";
 const SECRET: &str = "soak-secret";
-const BUCKET: &str = "soak";
 /// It is up in well under a second.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -50,13 +50,7 @@ impl Gateway {
 
     /// A registry in its bucket.
     pub(crate) fn registry(&self) -> Builder {
-        Server::registry()
-            .argument("--storage")
-            .argument(&format!("s3://{BUCKET}/registry"))
-            .environment("AWS_ACCESS_KEY_ID", KEY)
-            .environment("AWS_SECRET_ACCESS_KEY", SECRET)
-            .environment("AWS_ENDPOINT_URL", &format!("http://{}", self.address))
-            .environment("AWS_REGION", "us-east-1")
+        registry_in(&self.address, KEY, SECRET)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where the registry keeps its data: the combinations of storage and index.
 
 use tempfile::TempDir;
-use tests::{Server, scratch};
+use tests::{Postgres, Server, scratch};
 
 use crate::gateway::Gateway;
 
@@ -12,21 +12,36 @@ pub(crate) enum Combination {
     FolderSled,
     /// A bucket of a real S3 server, indexed by sled.
     BucketSled,
+    /// A local folder, indexed by PostgreSQL.
+    FolderPostgres,
+    /// A bucket indexed by PostgreSQL, as several replicas use it.
+    BucketPostgres,
 }
 
 impl Combination {
-    pub(crate) const ALL: [Self; 2] = [Self::FolderSled, Self::BucketSled];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::FolderSled,
+        Self::BucketSled,
+        Self::FolderPostgres,
+        Self::BucketPostgres,
+    ];
 
     /// Its name, also on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::FolderSled => "folder+sled",
             Self::BucketSled => "bucket+sled",
+            Self::FolderPostgres => "folder+postgres",
+            Self::BucketPostgres => "bucket+postgres",
         }
     }
 
     fn has_bucket(self) -> bool {
-        matches!(self, Self::BucketSled)
+        matches!(self, Self::BucketSled | Self::BucketPostgres)
+    }
+
+    fn has_postgres(self) -> bool {
+        matches!(self, Self::FolderPostgres | Self::BucketPostgres)
     }
 }
 
@@ -34,6 +49,7 @@ impl Combination {
 #[derive(Debug)]
 pub(crate) struct Site {
     gateway: Option<Gateway>,
+    postgres: Option<Postgres>,
     folder: TempDir,
 }
 
@@ -43,16 +59,20 @@ impl Site {
         let buckets = folder.path().join("buckets");
         Self {
             gateway: combination.has_bucket().then(|| Gateway::start(&buckets)),
+            postgres: combination.has_postgres().then(Postgres::start),
             folder,
         }
     }
 
     /// Starts a registry on the data, which another one may have left in any state.
     pub(crate) fn start(&self) -> Server {
-        let builder = match &self.gateway {
+        let mut builder = match &self.gateway {
             Some(gateway) => gateway.registry(),
             None => Server::registry(),
         };
+        if let Some(postgres) = &self.postgres {
+            builder = builder.environment("HAYLOFT_INDEX", &postgres.url());
+        }
         builder.data(&self.folder.path().join("data")).start()
     }
 

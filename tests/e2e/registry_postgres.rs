@@ -167,7 +167,7 @@ async fn damaged_records_are_counted_and_the_rest_is_served() {
     std::fs::write(record, b"{\"digest\":").unwrap();
     for index in [postgres.url().as_str(), "sled"] {
         let said = hayloft(&["registry", "reindex", "--data", data, "--index", index]).succeeded();
-        assert!(said.contains("1 damaged"), "{said}");
+        assert!(said.contains("1 records are damaged"), "{said}");
     }
     let _ = postgres.sql("DROP SCHEMA hayloft CASCADE");
     let api = Api::on(registry(folder.path(), &postgres).start());

@@ -38,7 +38,7 @@ mod unfinished;
 mod uploads;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -100,6 +100,18 @@ impl ObjectStore {
                 checked: Mutex::default(),
             }),
         }
+    }
+}
+
+impl Inner {
+    /// Counts a session that has ended. The sweeper may have counted anew in between, and sessions
+    /// that another replica began may end here: so never below zero.
+    fn count_ended(&self) {
+        let fewer = |open: usize| Some(open.saturating_sub(1));
+        // The closure always gives a value, so this cannot fail.
+        let _ = self
+            .open_uploads
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
     }
 }
 

@@ -310,7 +310,7 @@ impl Work {
             file.end();
             file.state().clone()
         };
-        self.inner.open_uploads.fetch_sub(1, Ordering::AcqRel);
+        self.inner.count_ended();
         sweep::remove_upload(&self.inner.objects, self.id, &state, self.has_data).await
     }
 

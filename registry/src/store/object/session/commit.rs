@@ -3,7 +3,6 @@
 //! Everything is stored before the pointer is put, and the state says what is about to become
 //! visible, so that a crash anywhere in between leaves a session that can be committed again.
 
-use std::sync::atomic::Ordering;
 
 use artifact::{Digest, Digester};
 use futures::TryStreamExt;
@@ -138,7 +137,7 @@ impl Work {
     /// Removes what a committed session leaves. The blob is there, so nothing here may fail.
     async fn clean_up(&mut self) {
         self.file.lock().await.end();
-        self.inner.open_uploads.fetch_sub(1, Ordering::AcqRel);
+        self.inner.count_ended();
         let removed = sweep::remove_session(&self.inner.objects, self.id).await;
         if let Err(error) = removed {
             tracing::warn!(%error, "a finished upload session is removed when it expires");

@@ -3,7 +3,6 @@
 //! Everything is stored before the pointer is put, and the state says what is about to become
 //! visible, so that a crash anywhere in between leaves a session that can be committed again.
 
-
 use artifact::{Digest, Digester};
 use futures::TryStreamExt;
 

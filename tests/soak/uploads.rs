@@ -19,6 +19,8 @@ pub(crate) struct OpenUpload {
     sent: usize,
     /// Whether it was asked to end: the session may be gone then.
     is_closing: bool,
+    /// Whether it had been asked to end before the last kill.
+    was_closing: bool,
 }
 
 impl Worker {
@@ -93,6 +95,7 @@ impl Worker {
             acknowledged: 0,
             sent: 0,
             is_closing: false,
+            was_closing: false,
         });
         self.send_chunks(api).await
     }
@@ -139,7 +142,13 @@ impl Worker {
                 promise.may_become("may be collected", false);
             }
         }
-        self.expect(&answer, &[201], &format!("PUT {path}"));
+        // A session that had been asked to end before the kill may be finished and swept by itself.
+        let expected: &[u16] = if upload.was_closing {
+            &[201, 404]
+        } else {
+            &[201]
+        };
+        self.expect(&answer, expected, &format!("PUT {path}"));
         Some(())
     }
 
@@ -175,6 +184,7 @@ impl Worker {
         match (answer.status, answer.offset()) {
             (204, Some(offset)) if (least..=most).contains(&offset) => {
                 upload.acknowledged = offset;
+                upload.was_closing = upload.is_closing;
                 upload.is_closing = false;
                 self.send_chunks(api).await?;
                 return Some(true);

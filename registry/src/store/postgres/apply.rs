@@ -96,6 +96,7 @@ impl PostgresIndex {
         changes: Vec<Change>,
     ) -> Result<(), sqlx::Error> {
         let rows = Rows::of(changes).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+        let readings = self.continuity.readings();
         let mut transaction = connection.begin().await?;
         rows.write(&mut transaction).await?;
         // Last, because the row is shared: it is locked only until the commit that follows.
@@ -106,7 +107,7 @@ impl PostgresIndex {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        self.continuity.count_change();
+        self.continuity.count_change(readings);
         Ok(())
     }
 }

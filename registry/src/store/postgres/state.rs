@@ -42,8 +42,18 @@ enum Standing {
 
 #[derive(Debug, Default)]
 struct Known {
+    /// The least that the database must say of itself.
     state: Option<DatabaseState>,
     standing: Standing,
+    /// How often `state` was taken from the database.
+    readings: u64,
+}
+
+impl Known {
+    fn take(&mut self, state: DatabaseState) {
+        self.state = Some(state);
+        self.readings += 1;
+    }
 }
 
 /// Watches that the database goes on from what is known of it.
@@ -58,9 +68,18 @@ impl Continuity {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a change of our own: the database cannot have seen fewer.
-    pub(super) fn count_change(&self) {
-        if let Some(state) = &mut self.known().state {
+    /// To be asked before a change of our own, and given to [`Continuity::count_change`] after it.
+    pub(super) fn readings(&self) -> u64 {
+        self.known().readings
+    }
+
+    /// Notes a change of our own: the database cannot have seen fewer. A change that began before
+    /// the last reading may be part of what was read, and is not counted twice.
+    pub(super) fn count_change(&self, readings: u64) {
+        let mut known = self.known();
+        if known.readings == readings
+            && let Some(state) = &mut known.state
+        {
             state.changes += 1;
         }
     }
@@ -88,34 +107,31 @@ impl Continuity {
 
     /// Looks at the database behind a new connection.
     pub(super) async fn inspect(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        if self.known().state.is_none() {
+        // Taken before the database is asked: while it answers, changes of our own go on and are
+        // counted, and its answer would look older than what is known by then.
+        let Some(before) = self.known().state else {
             return Ok(());
-        }
+        };
         match read_state(connection).await {
-            Ok(state) => self.compare(&state),
+            Ok(found) => self.compare(&before, &found),
             Err(error) if is_without_tables(&error) => self.set(Standing::Doubtful),
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    fn compare(&self, found: &DatabaseState) {
-        let mut known = self.known();
-        let Some(before) = known.state else {
-            return;
-        };
-        let standing = standing(&before, found);
-        match standing {
+    fn compare(&self, before: &DatabaseState, found: &DatabaseState) {
+        match standing(before, found) {
             Standing::Certain => {
-                known.state = Some(DatabaseState {
-                    changes: before.changes.max(found.changes),
-                    ..*found
+                let mut known = self.known();
+                let is_further = known.state.is_some_and(|state| {
+                    (state.generation, state.changes) < (found.generation, found.changes)
                 });
+                if is_further {
+                    known.take(*found);
+                }
             }
-            Standing::Doubtful | Standing::Foreign => {
-                drop(known);
-                self.set(standing);
-            }
+            standing @ (Standing::Doubtful | Standing::Foreign) => self.set(standing),
         }
     }
 
@@ -198,7 +214,7 @@ impl PostgresIndex {
     pub(crate) async fn trust(&self) -> Result<DatabaseState, Error> {
         let state = self.state().await?;
         let mut known = self.continuity.known();
-        known.state = Some(state);
+        known.take(state);
         known.standing = Standing::Certain;
         Ok(state)
     }
@@ -208,10 +224,15 @@ impl PostgresIndex {
     /// # Errors
     /// When it cannot be reached, or belongs to another registry.
     pub(crate) async fn inspect(&self) -> Result<DatabaseState, Error> {
+        let before = self.known();
         let mut connection = self.queries.acquire().await.map_err(failed)?;
         let found = read_state(&mut connection).await;
         match &found {
-            Ok(state) => self.continuity.compare(state),
+            Ok(found) => {
+                if let Some(before) = before {
+                    self.continuity.compare(&before, found);
+                }
+            }
             Err(error) if is_without_tables(error) => self.continuity.set(Standing::Doubtful),
             Err(_) => {}
         }

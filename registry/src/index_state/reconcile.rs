@@ -68,10 +68,7 @@ async fn all_repositories(
     index: &dyn MetadataIndex,
 ) -> Result<BTreeSet<Repository>, Error> {
     let mut names = records.repositories().await?;
-    let mut page = Page {
-        after: None,
-        limit: STEP,
-    };
+    let mut page = Page::first(STEP);
     loop {
         let listed = index.repositories(page.clone()).await?;
         let Some(last) = listed.last() else { break };
@@ -154,10 +151,7 @@ impl Comparison<'_> {
                 stale.push(key);
             }
         };
-        let mut page = Page {
-            after: None,
-            limit: STEP,
-        };
+        let mut page = Page::first(STEP);
         loop {
             let tags = self.index.tags(repository, page.clone()).await?;
             let Some(last) = tags.last() else { break };

@@ -108,7 +108,7 @@ impl Registry {
         repository: &Repository,
     ) -> Result<Vec<RecordKey>, Error> {
         let mut extra = Vec::new();
-        let mut page = first_page();
+        let mut page = Page::first(BATCH);
         loop {
             let tags = self.index.tags(repository, page.clone()).await?;
             let Some(last) = tags.last() else { break };
@@ -118,7 +118,7 @@ impl Registry {
                 .map(|tag| RecordKey::Tag(repository.clone(), tag));
             extra.extend(self.absent(keys.collect()).await?);
         }
-        page = first_page();
+        page = Page::first(BATCH);
         loop {
             let manifests = self.index.manifests(repository, page.clone()).await?;
             let Some((last, _)) = manifests.last() else {
@@ -130,7 +130,7 @@ impl Registry {
                 .map(|(digest, _)| RecordKey::Manifest(repository.clone(), digest));
             extra.extend(self.absent(keys.collect()).await?);
         }
-        page = first_page();
+        page = Page::first(BATCH);
         loop {
             let blobs = self.index.blobs(repository, page.clone()).await?;
             let Some((last, _)) = blobs.last() else { break };
@@ -241,7 +241,7 @@ impl Registry {
             let records = summary.records();
             outlet.tell(ReindexEvent::Read { records }).await;
         }
-        let mut page = first_page();
+        let mut page = Page::first(BATCH);
         loop {
             let names = self.index.repositories(page.clone()).await?;
             let Some(last) = names.last() else { break };
@@ -275,12 +275,5 @@ impl Registry {
             None => Change::Remove(key),
         };
         lock.apply(vec![change]).await
-    }
-}
-
-fn first_page() -> Page {
-    Page {
-        after: None,
-        limit: BATCH,
     }
 }

@@ -57,6 +57,14 @@ pub struct Page {
     pub limit: usize,
 }
 
+impl Page {
+    /// The start of a listing.
+    #[must_use]
+    pub fn first(limit: usize) -> Self {
+        Self { after: None, limit }
+    }
+}
+
 /// What one may have to oneself.
 ///
 /// The order of the variants is the order in which locks are taken. Content comes first because a

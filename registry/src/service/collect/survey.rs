@@ -54,7 +54,7 @@ impl Run<'_> {
         mut turn: Option<&mut (dyn IndexLock + '_)>,
     ) -> Result<(), Error> {
         survey.gone.dry_run = self.options.dry_run;
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let names = self.registry.index.repositories(page.clone()).await?;
             let Some(last) = names.last() else { break };
@@ -78,7 +78,7 @@ impl Run<'_> {
         let Some((rule, policy)) = self.tag_policy(repository).await? else {
             return Ok(());
         };
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let index = &self.registry.index;
             let tags = index.tag_records(repository, page.clone()).await?;
@@ -119,7 +119,7 @@ impl Run<'_> {
         else {
             return Ok(None);
         };
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let index = &self.registry.index;
             let tags = index.tag_records(repository, page.clone()).await?;
@@ -137,7 +137,7 @@ impl Run<'_> {
         survey: &mut Survey,
         repository: &Repository,
     ) -> Result<(), Error> {
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let index = &self.registry.index;
             let manifests = index.manifests(repository, page.clone()).await?;
@@ -167,7 +167,7 @@ impl Run<'_> {
         survey: &mut Survey,
         repository: &Repository,
     ) -> Result<(), Error> {
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let index = &self.registry.index;
             let blobs = index.blobs(repository, page.clone()).await?;
@@ -223,7 +223,7 @@ impl Run<'_> {
         if !self.options.dry_run {
             return Ok(());
         }
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let leases = self.registry.index.leases(page.clone()).await?;
             let Some((repository, id, _)) = leases.last() else {
@@ -328,12 +328,4 @@ impl Run<'_> {
 /// The name by which leases are paged.
 pub(super) fn lease_name(repository: &Repository, id: uuid::Uuid) -> String {
     crate::store::key::RecordKey::Lease(repository.clone(), id).path()
-}
-
-/// The beginning of a listing.
-pub(super) fn first_page() -> Page {
-    Page {
-        after: None,
-        limit: PAGE,
-    }
 }

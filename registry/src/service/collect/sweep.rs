@@ -7,13 +7,13 @@
 use artifact::{Digest, Repository};
 
 use crate::error::Error;
-use crate::service::collect::Run;
 use crate::service::collect::report::{CollectEvent, Collectable, Reason};
 use crate::service::collect::standing::{Loose, Standing};
-use crate::service::collect::survey::{Survey, first_page, lease_name};
+use crate::service::collect::survey::{Survey, lease_name};
+use crate::service::collect::{PAGE, Run};
 use crate::store::key::RecordKey;
 use crate::store::records::{ManifestRecord, TagRecord};
-use crate::store::{Change, IndexLock, Mark};
+use crate::store::{Change, IndexLock, Mark, Page};
 
 /// How often the marks are gone through: manifests that go leave blobs behind, which with a short
 /// grace time can go in the same run. What is left after that is for the next one.
@@ -45,7 +45,7 @@ impl Run<'_> {
         survey: &mut Survey,
         turn: &mut (dyn IndexLock + '_),
     ) -> Result<(), Error> {
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             turn.check().await?;
             let leases = self.registry.index.leases(page.clone()).await?;
@@ -74,7 +74,7 @@ impl Run<'_> {
         survey: &mut Survey,
         turn: &mut (dyn IndexLock + '_),
     ) -> Result<(), Error> {
-        let mut names = first_page();
+        let mut names = Page::first(PAGE);
         loop {
             let repositories = self.registry.index.repositories(names.clone()).await?;
             let Some(last) = repositories.last() else {
@@ -96,7 +96,7 @@ impl Run<'_> {
         let Some((rule, policy)) = self.tag_policy(repository).await? else {
             return Ok(());
         };
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             turn.check().await?;
             let index = &self.registry.index;
@@ -151,7 +151,7 @@ impl Run<'_> {
         survey: &mut Survey,
         turn: &mut (dyn IndexLock + '_),
     ) -> Result<(), Error> {
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             // Before each page, so that a collector that lost its turn removes no further.
             turn.check().await?;
@@ -193,7 +193,7 @@ impl Run<'_> {
         repository: &Repository,
         subject: &Digest,
     ) -> Result<(), Error> {
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         while followers.len() < MOST_FOLLOWERS {
             let index = &self.registry.index;
             let referrers = index.referrers(repository, subject, page.clone()).await?;

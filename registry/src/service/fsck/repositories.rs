@@ -13,7 +13,7 @@ const PAGE: usize = 500;
 
 impl Check<'_> {
     pub(super) async fn check_repositories(&mut self) -> Result<(), Error> {
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let names = self.registry.index.repositories(page.clone()).await?;
             let Some(last) = names.last() else {
@@ -32,7 +32,7 @@ impl Check<'_> {
     }
 
     async fn check_tags(&mut self, repository: &Repository) -> Result<(), Error> {
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let index = &self.registry.index;
             let tags = index.tag_records(repository, page.clone()).await?;
@@ -69,7 +69,7 @@ impl Check<'_> {
     }
 
     async fn check_manifests(&mut self, repository: &Repository) -> Result<(), Error> {
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let index = &self.registry.index;
             let manifests = index.manifests(repository, page.clone()).await?;
@@ -164,7 +164,7 @@ impl Check<'_> {
     }
 
     async fn check_blobs(&mut self, repository: &Repository) -> Result<(), Error> {
-        let mut page = first_page();
+        let mut page = Page::first(PAGE);
         loop {
             let index = &self.registry.index;
             let blobs = index.blobs(repository, page.clone()).await?;
@@ -195,12 +195,5 @@ impl Check<'_> {
                 }
             }
         }
-    }
-}
-
-fn first_page() -> Page {
-    Page {
-        after: None,
-        limit: PAGE,
     }
 }

@@ -8,6 +8,7 @@ mod embedded;
 pub(crate) mod events;
 pub(crate) mod fsck;
 pub(crate) mod leases;
+mod manifest_cache;
 pub(crate) mod manifests;
 pub(crate) mod retention;
 pub(crate) mod uploads;
@@ -21,6 +22,7 @@ use tracing::Instrument;
 
 use crate::error::Error;
 use crate::service::collect::Collector;
+use crate::service::manifest_cache::ManifestCache;
 use crate::store::key::RecordKey;
 use crate::store::records::{ManifestRecord, Records};
 use crate::store::{BlobStore, MetadataIndex, Page, UploadStore};
@@ -62,6 +64,7 @@ pub(crate) struct Registry {
     index: Arc<dyn MetadataIndex>,
     max_blob_bytes: Option<u64>,
     collector: Collector,
+    manifest_cache: ManifestCache,
     /// Records whose change failed half-way, until they are settled.
     leftover: Mutex<BTreeSet<RecordKey>>,
     /// Rung when something was added there.
@@ -87,6 +90,7 @@ impl Registry {
             index,
             max_blob_bytes,
             collector: Collector::default(),
+            manifest_cache: ManifestCache::default(),
             leftover: Mutex::default(),
             settling: Notify::new(),
             is_open: RwLock::new(true),

@@ -99,8 +99,14 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Bytes, Error> {
+        if let Some(content) = self.manifest_cache.get(digest) {
+            return Ok(content);
+        }
         let content = self.blobs.read(digest).await?;
-        content.ok_or_else(|| unknown(repository, &ManifestReference::Digest(*digest)))
+        let content =
+            content.ok_or_else(|| unknown(repository, &ManifestReference::Digest(*digest)))?;
+        self.manifest_cache.insert(*digest, &content);
+        Ok(content)
     }
 
     /// Checks and stores a manifest, then points its tags to it. Detached from the caller, so

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use artifact::trace;
+use artifact::trace::{self, Answer};
 use axum::body::Body;
 use axum::extract::{Request, State as Extracted};
 use axum::middleware::Next;
@@ -89,22 +89,28 @@ fn describe(span: &Span, method: &Method, route: Route, response: &Response) {
     if span.is_disabled() {
         return;
     }
-    trace::routed(span, method, route.text());
-    trace::answered(span, response.status().as_u16());
-    if let Some(digest) = header_text(response.headers(), &CONTENT_DIGEST) {
-        span.record("blob.digest", digest);
-    }
+    let answer = Answer {
+        status: response.status().as_u16(),
+        digest: header_text(response.headers(), &CONTENT_DIGEST),
+        bytes: small(response.body()),
+    };
+    trace::described(span, method, route.text(), answer);
+}
+
+/// The size of a body that is small, and not empty.
+fn small(body: &Body) -> Option<u64> {
+    let size = body.size_hint().exact()?;
+    (1..=SMALL_BODY).contains(&size).then_some(size)
 }
 
 /// Counts a body's bytes: whole when it is small, as it passes when it is not.
 fn count_body(body: Body, span: &Span, counter: impl FnOnce() -> Counter) -> Body {
+    if let Some(length) = small(&body) {
+        counter().inc_by(length);
+        return body;
+    }
     match body.size_hint().exact() {
         Some(0) => body,
-        Some(length) if length <= SMALL_BODY => {
-            span.record("bytes", length);
-            counter().inc_by(length);
-            body
-        }
         _ => Body::new(CountedBody {
             body,
             bytes: Tally::new(counter()),

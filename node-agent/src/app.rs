@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use artifact::Reference;
 use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
+use futures::future::BoxFuture;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
@@ -53,43 +54,55 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let node = LocalNode::open(config.clone()).await?;
-    let (stop, stopping) = watch::channel(false);
-    let routes = router(Api {
-        puller: node.puller.clone(),
-        stopping: stopping.clone(),
-    });
-    let socket = bind_socket(&config, &node.puller)?;
-    tracing::info!(root = %config.root.display(), "the node agent serves");
-    let stopped = |mut stopping: watch::Receiver<bool>| async move {
-        // An error means that the sender is gone, which is a reason to stop as well.
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    };
-    let http =
-        axum::serve(listener, routes.clone()).with_graceful_shutdown(stopped(stopping.clone()));
-    let local = async {
-        match socket {
-            Some(socket) => {
-                axum::serve(socket, routes)
-                    .with_graceful_shutdown(stopped(stopping.clone()))
-                    .await
+    run(config, listener, Box::pin(shutdown)).await
+}
+
+/// Boxed, so that it is compiled here, once: a generic future is compiled again, with all that it
+/// awaits, in the crate that calls it.
+fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: BoxFuture<'static, ()>,
+) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        let node = LocalNode::open(config.clone()).await?;
+        let (stop, stopping) = watch::channel(false);
+        let routes = router(Api {
+            puller: node.puller.clone(),
+            stopping: stopping.clone(),
+        });
+        let socket = bind_socket(&config, &node.puller)?;
+        tracing::info!(root = %config.root.display(), "the node agent serves");
+        let stopped = |mut stopping: watch::Receiver<bool>| async move {
+            // An error means that the sender is gone, which is a reason to stop as well.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        let http =
+            axum::serve(listener, routes.clone()).with_graceful_shutdown(stopped(stopping.clone()));
+        let local = async {
+            match socket {
+                Some(socket) => {
+                    axum::serve(socket, routes)
+                        .with_graceful_shutdown(stopped(stopping.clone()))
+                        .await
+                }
+                None => Ok(()),
             }
-            None => Ok(()),
+        };
+        let serving = async { tokio::try_join!(http.into_future(), local).map(drop) };
+        let deadline = async {
+            shutdown.await;
+            stop.send_replace(true);
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
+        };
+        tokio::select! {
+            served = serving => served.map_err(|source| Error::Listen {
+                address: "the agent's addresses".to_owned(),
+                source,
+            }),
+            () = deadline => Ok(()),
         }
-    };
-    let serving = async { tokio::try_join!(http.into_future(), local).map(drop) };
-    let deadline = async {
-        shutdown.await;
-        stop.send_replace(true);
-        tokio::time::sleep(SHUTDOWN_GRACE).await;
-    };
-    tokio::select! {
-        served = serving => served.map_err(|source| Error::Listen {
-            address: "the agent's addresses".to_owned(),
-            source,
-        }),
-        () = deadline => Ok(()),
-    }
+    })
 }
 
 /// Binds the Unix socket. A socket that was asked for must work; the default one may fail where the

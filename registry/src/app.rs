@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -31,26 +32,7 @@ pub async fn serve(
     listeners: impl Into<Listeners>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let front = Front::open(&config)?;
-    let metrics = front.metrics().clone();
-    let opened = Opened::open(&config, metrics.clone()).await?;
-    let registry = &opened.registry;
-    let mut running = tasks::Running::default();
-    running.push(tasks::start_settling(Arc::clone(registry)));
-    running.push(tasks::start_counting(Arc::clone(registry), metrics.clone()));
-    if !config.read_only {
-        let expiry = config.upload_expiry;
-        running.push(tasks::start_sweeper(Arc::clone(registry), expiry, metrics));
-        if let Some(interval) = config.collection.interval {
-            running.push(tasks::start_collector(Arc::clone(registry), interval));
-        }
-    }
-    let served = front
-        .serve(Arc::clone(registry), listeners.into(), shutdown)
-        .await;
-    drop(running);
-    opened.close().await?;
-    served
+    run(config, listeners.into(), Box::pin(shutdown)).await
 }
 
 /// Collects once in a storage that no registry runs on; `on_event` is told how it goes.
@@ -62,12 +44,7 @@ pub async fn collect(
     options: CollectOptions,
     on_event: impl FnMut(CollectEvent),
 ) -> Result<CollectSummary, Error> {
-    let opened = Opened::open(&config, Metrics::new()).await?;
-    let registry = Arc::clone(&opened.registry);
-    let work = |outlet| async move { registry.collect(options, &outlet).await };
-    let outcome = told(work, on_event).await;
-    opened.close().await?;
-    outcome
+    told(|outlet| run_collection(config, options, outlet), on_event).await
 }
 
 /// Checks a storage that no registry runs on; `on_event` is told how it goes.
@@ -79,12 +56,63 @@ pub async fn fsck(
     options: FsckOptions,
     on_event: impl FnMut(FsckEvent),
 ) -> Result<FsckSummary, Error> {
-    let opened = Opened::open(&config, Metrics::new()).await?;
-    let registry = Arc::clone(&opened.registry);
-    let work = |outlet| async move { registry.fsck(options, &outlet).await };
-    let outcome = told(work, on_event).await;
-    opened.close().await?;
-    outcome
+    told(|outlet| run_fsck(config, options, outlet), on_event).await
+}
+
+// Below the doors: futures that are boxed are compiled here, once. Generic ones, and even plain
+// `async fn`s, are compiled again in whatever crate awaits them, with all that they await.
+
+fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: BoxFuture<'static, ()>,
+) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        let front = Front::open(&config)?;
+        let metrics = front.metrics().clone();
+        let opened = Opened::open(&config, metrics.clone()).await?;
+        let registry = &opened.registry;
+        let mut running = tasks::Running::default();
+        running.push(tasks::start_settling(Arc::clone(registry)));
+        running.push(tasks::start_counting(Arc::clone(registry), metrics.clone()));
+        if !config.read_only {
+            let expiry = config.upload_expiry;
+            running.push(tasks::start_sweeper(Arc::clone(registry), expiry, metrics));
+            if let Some(interval) = config.collection.interval {
+                running.push(tasks::start_collector(Arc::clone(registry), interval));
+            }
+        }
+        let served = front.serve(Arc::clone(registry), listeners, shutdown).await;
+        drop(running);
+        opened.close().await?;
+        served
+    })
+}
+
+fn run_collection(
+    config: Config,
+    options: CollectOptions,
+    outlet: Outlet<CollectEvent>,
+) -> BoxFuture<'static, Result<CollectSummary, Error>> {
+    Box::pin(async move {
+        let opened = Opened::open(&config, Metrics::new()).await?;
+        let outcome = opened.registry.collect(options, &outlet).await;
+        opened.close().await?;
+        outcome
+    })
+}
+
+fn run_fsck(
+    config: Config,
+    options: FsckOptions,
+    outlet: Outlet<FsckEvent>,
+) -> BoxFuture<'static, Result<FsckSummary, Error>> {
+    Box::pin(async move {
+        let opened = Opened::open(&config, Metrics::new()).await?;
+        let outcome = opened.registry.fsck(options, &outlet).await;
+        opened.close().await?;
+        outcome
+    })
 }
 
 /// Does work and hands its events on.

@@ -133,7 +133,7 @@ pub(crate) async fn open(
 /// damaged record is counted and passed over.
 pub fn reindex(
     config: &Config,
-    mut progress: impl FnMut(ReindexProgress) + Send,
+    progress: &mut (dyn FnMut(ReindexProgress) + Send),
 ) -> Result<ReindexSummary, Error> {
     let folder = DataFolder::new(&config.data);
     let work = async {
@@ -142,8 +142,8 @@ pub fn reindex(
         let closing = stores.closing();
         let records = &stores.records;
         let done = match &config.index {
-            Index::Sled => embedded::reindex(&folder, records, &mut progress).await,
-            Index::Postgres(url) => database::reindex(url, records, &mut progress).await,
+            Index::Sled => embedded::reindex(&folder, records, progress).await,
+            Index::Postgres(url) => database::reindex(url, records, progress).await,
         };
         closing.close().await;
         done

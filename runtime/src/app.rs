@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artifact::CacheLayout;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -100,47 +101,59 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let catalog = Catalog::open(config.agent.as_deref(), CacheLayout::new(&config.cache))?;
-    let loaded = Arc::new(LoadedModels::new(config.load_policy()));
-    let expiring = tokio::spawn({
-        let loaded = Arc::clone(&loaded);
-        async move { loaded.expire().await }
-    });
-    let runtime = Arc::new(Runtime {
-        catalog,
-        loaded: Arc::clone(&loaded),
-    });
-    let is_local = listener
-        .local_addr()
-        .is_ok_and(|address| address.ip().is_loopback());
-    let router = api::router(runtime, &config.origins, is_local);
+    run(config, listener, Box::pin(shutdown)).await
+}
 
-    let stopping = CancellationToken::new();
-    let server = axum::serve(listener, router).with_graceful_shutdown({
-        let stopping = stopping.clone();
-        async move {
-            shutdown.await;
-            stopping.cancel();
-        }
-    });
-    let mut server = server.into_future();
-    let grace = async {
-        stopping.cancelled().await;
-        tokio::time::sleep(config.shutdown_grace).await;
-    };
-    let result = tokio::select! {
-        result = &mut server => result.map_err(Error::Serve),
-        () = grace => {
-            tracing::warn!("requests under way did not end in time and are cut off");
-            loaded.stop();
-            // Their clients are told so; nobody is waited for who does not read it.
-            match tokio::time::timeout(LAST_WORDS, server).await {
-                Ok(result) => result.map_err(Error::Serve),
-                Err(_elapsed) => Ok(()),
+/// Boxed, so that it is compiled here, once: a generic future is compiled again, with all that it
+/// awaits, in the crate that calls it.
+fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: BoxFuture<'static, ()>,
+) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        let catalog = Catalog::open(config.agent.as_deref(), CacheLayout::new(&config.cache))?;
+        let loaded = Arc::new(LoadedModels::new(config.load_policy()));
+        let expiring = tokio::spawn({
+            let loaded = Arc::clone(&loaded);
+            async move { loaded.expire().await }
+        });
+        let runtime = Arc::new(Runtime {
+            catalog,
+            loaded: Arc::clone(&loaded),
+        });
+        let is_local = listener
+            .local_addr()
+            .is_ok_and(|address| address.ip().is_loopback());
+        let router = api::router(runtime, &config.origins, is_local);
+
+        let stopping = CancellationToken::new();
+        let server = axum::serve(listener, router).with_graceful_shutdown({
+            let stopping = stopping.clone();
+            async move {
+                shutdown.await;
+                stopping.cancel();
             }
-        }
-    };
-    expiring.abort();
-    loaded.stop();
-    result
+        });
+        let mut server = server.into_future();
+        let grace = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(config.shutdown_grace).await;
+        };
+        let result = tokio::select! {
+            result = &mut server => result.map_err(Error::Serve),
+            () = grace => {
+                tracing::warn!("requests under way did not end in time and are cut off");
+                loaded.stop();
+                // Their clients are told so; nobody is waited for who does not read it.
+                match tokio::time::timeout(LAST_WORDS, server).await {
+                    Ok(result) => result.map_err(Error::Serve),
+                    Err(_elapsed) => Ok(()),
+                }
+            }
+        };
+        expiring.abort();
+        loaded.stop();
+        result
+    })
 }

@@ -89,7 +89,7 @@ pub(crate) async fn reindex(target: &TargetArgs) -> Result<()> {
     }
     let config = target.storage.to_config(&target.data)?;
     let mut counted = Counted::default();
-    let summary = registry::reindex(&config, |progress| counted.tell(progress.records))
+    let summary = registry::reindex(&config, &mut |progress| counted.tell(progress.records))
         .with_context(|| format!("reindexing {}", config.data.display()))
         .map_err(advise_registry)?;
     say!("{}", shown(&summary))?;

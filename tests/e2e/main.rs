@@ -22,6 +22,7 @@ mod registry_disk_errors;
 mod registry_errors;
 mod registry_faults;
 mod registry_fsck;
+mod registry_full_disk;
 mod registry_limits;
 mod registry_logins;
 mod registry_management;

@@ -9,7 +9,7 @@ use artifact::Digest;
 use bytes::Bytes;
 use reqwest::StatusCode;
 use tests::upstream::noise;
-use tests::{Server, SmallDisk, eventually, hayloft, run, scratch};
+use tests::{Server, eventually, hayloft, run, scratch};
 
 use crate::registry_support::{Api, error_code, fed_body, header, image, raw};
 
@@ -412,74 +412,4 @@ async fn two_registries_cannot_use_one_folder() {
     let data = folder.path().to_str().unwrap();
     let second = hayloft(&["registry", "--data", data, "--listen", "127.0.0.1:0"]).failed();
     assert!(second.contains("in use"), "{second}");
-}
-
-#[tokio::test]
-async fn a_full_disk_refuses_the_push_keeps_the_rest_and_lets_it_go_on_later() {
-    let disk = SmallDisk::mount(48);
-    let data = disk.path();
-    let api = Api::on(Server::registry().data(data).start());
-    let _ = api.push_image("a", "kept", b"layer").await;
-    let filler = data.join("filler");
-    std::fs::write(&filler, vec![0; 30_000_000]).unwrap();
-    let content = noise(30_000_000, 11);
-    let digest = Digest::sha256(&content);
-    let location = api.begin("a").await;
-    let first = api
-        .chunk(&location, 0, &content[..4_000_000])
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(first.status(), StatusCode::ACCEPTED);
-    let full = api
-        .chunk(&location, 4_000_000, &content[4_000_000..])
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(full.status(), StatusCode::INSUFFICIENT_STORAGE);
-    let said = full.text().await.unwrap();
-    assert!(said.contains("storage is full"), "{said}");
-    assert_eq!(api.offset(&location).await, 4_000_000);
-    assert_eq!(
-        api.head(&format!("a/blobs/{digest}")).await.status(),
-        StatusCode::NOT_FOUND
-    );
-    let kept = api.get("a/manifests/kept").await;
-    assert_eq!(kept.text().await.unwrap(), image(&[b"layer"]).to_string());
-    let monolithic = api.begin("a").await;
-    let refused = api.close(&monolithic, &digest, &content).await;
-    assert_eq!(refused.status(), StatusCode::INSUFFICIENT_STORAGE);
-    std::fs::remove_file(&filler).unwrap();
-    let rest = api
-        .chunk(&location, 4_000_000, &content[4_000_000..])
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(rest.status(), StatusCode::ACCEPTED);
-    let response = api.close(&location, &digest, b"").await;
-    assert_eq!(response.status(), StatusCode::CREATED);
-}
-
-#[tokio::test]
-async fn a_disk_without_room_for_records_refuses_the_manifest() {
-    let disk = SmallDisk::mount(16);
-    let data = disk.path();
-    let api = Api::on(Server::registry().data(data).start());
-    let digest = api.push_image("a", "kept", b"layer").await;
-    let manifest = image(&[b"layer", b"layer"]);
-    let filler = std::fs::File::create(data.join("filler")).unwrap();
-    // Until nothing fits any more, not even a page.
-    while (&filler).write_all(&[0; 4096]).is_ok() {}
-    drop(filler);
-    let refused = api.put_manifest("a", "new", &manifest).await;
-    assert_eq!(refused.status(), StatusCode::INSUFFICIENT_STORAGE);
-    assert_eq!(
-        api.head("a/manifests/new").await.status(),
-        StatusCode::NOT_FOUND
-    );
-    let kept = api.head(&format!("a/manifests/{digest}")).await;
-    assert_eq!(kept.status(), StatusCode::OK);
-    std::fs::remove_file(data.join("filler")).unwrap();
-    let accepted = api.put_manifest("a", "new", &manifest).await;
-    assert_eq!(accepted.status(), StatusCode::CREATED);
 }

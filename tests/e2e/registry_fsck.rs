@@ -112,6 +112,31 @@ async fn corrupt_content_is_moved_aside_and_a_push_heals_it() {
 }
 
 #[tokio::test]
+async fn a_damaged_manifest_is_never_served_and_a_push_heals_it() {
+    let folder = scratch();
+    let mut api = Api::on(Server::registry().data(folder.path()).start());
+    let digest = api.push_image("a", "1", b"layer").await;
+    let right = api.get("a/manifests/1").await.bytes().await.unwrap();
+    // The registry that has served it may still know it; one that starts afterwards does not.
+    assert_eq!(api.server.terminate(), Some(0));
+    let path = blob(folder.path(), &digest);
+    let mut wrong = right.to_vec();
+    wrong[10] ^= 1;
+    overwrite(&path, &wrong);
+    let api = Api::on(Server::registry().data(folder.path()).start());
+    let answer = api.get("a/manifests/1").await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    assert!(
+        api.server.log().contains("content is damaged"),
+        "{}",
+        api.server.log()
+    );
+    let _ = api.push_image("a", "1", b"layer").await;
+    assert_eq!(api.get("a/manifests/1").await.bytes().await.unwrap(), right);
+    assert_eq!(std::fs::read(path).unwrap(), right);
+}
+
+#[tokio::test]
 async fn a_storage_without_a_registry_is_checked_where_it_lies() {
     let folder = scratch();
     let data = folder.path().to_str().unwrap();

@@ -8,9 +8,10 @@
 use std::fs;
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 
 use crate::error::Error;
 use crate::index_state::marker::{Kind, Marker};
@@ -28,7 +29,7 @@ const BATCH: usize = 512;
 /// The index in use, to be closed at a clean stop.
 #[derive(Debug)]
 pub(crate) struct EmbeddedState {
-    index: Arc<dyn MetadataIndex>,
+    index: Arc<SledIndex>,
     folder: DataFolder,
     records: Records,
     /// `None` when nothing may be written beside the records.
@@ -36,9 +37,19 @@ pub(crate) struct EmbeddedState {
 }
 
 impl EmbeddedState {
-    /// Writes the index out and marks it as whole.
+    /// Writes the index out and marks it as whole. One that cannot be written, or that was remade
+    /// elsewhere, is left in doubt: the next start rebuilds it.
     pub(super) async fn close(self) -> Result<(), Error> {
-        self.index.flush().await?;
+        if !self.index.is_in_place().await {
+            return Ok(());
+        }
+        if let Err(error) = self.index.flush().await {
+            tracing::warn!(
+                error = error.chain(),
+                "the metadata index cannot be written out; the next start rebuilds it"
+            );
+            return Ok(());
+        }
         sync_folder(&self.folder.index())?;
         let Some(marker) = self.marker else {
             return Ok(());
@@ -70,8 +81,9 @@ pub(super) async fn open(
     }
     let index = match believed {
         Some(index) => index,
-        None => rebuild(folder, records, &mut |_| {}).await?.0,
+        None => rebuild(folder.index(), records, &mut |_| {}).await?.0,
     };
+    let index = Arc::new(self_healing(index, folder, records));
     if !read_only {
         index.begin(marker.generation).await?;
     }
@@ -92,10 +104,10 @@ pub(super) async fn reindex(
 ) -> Result<ReindexSummary, Error> {
     let marker = Marker::read(records).await?.next(Kind::Sled);
     marker.write(records).await?;
-    let (index, summary) = rebuild(folder, records, progress).await?;
+    let (index, summary) = rebuild(folder.index(), records, progress).await?;
     index.begin(marker.generation).await?;
     let state = EmbeddedState {
-        index,
+        index: Arc::new(index),
         folder: folder.clone(),
         records: records.clone(),
         marker: Some(marker),
@@ -105,36 +117,42 @@ pub(super) async fn reindex(
 }
 
 /// The index, if it opens and is of this generation.
-async fn open_generation(folder: &DataFolder, generation: u64) -> Option<Arc<dyn MetadataIndex>> {
-    let index = open_index(folder).ok()?;
+async fn open_generation(folder: &DataFolder, generation: u64) -> Option<SledIndex> {
+    let index = open_index(&folder.index()).ok()?;
     let found = index.generation().await.ok()?;
     (found == Some(generation)).then_some(index)
 }
 
 /// sled answers some kinds of damage with a panic; here that is one more reason to rebuild.
-fn open_index(folder: &DataFolder) -> Result<Arc<dyn MetadataIndex>, Error> {
-    let path = folder.index();
-    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| SledIndex::open(&path)));
-    match opened {
-        Ok(Ok(index)) => Ok(Arc::new(index)),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(Error::index(io::Error::other("the index is damaged"))),
-    }
+fn open_index(path: &Path) -> Result<SledIndex, Error> {
+    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| SledIndex::open(path)));
+    opened.unwrap_or_else(|_| Err(Error::index(io::Error::other("the index is damaged"))))
 }
 
-/// An empty index, filled from all records.
+/// The index, which is rebuilt beside its folder when it fails at run time.
+fn self_healing(index: SledIndex, folder: &DataFolder, records: &Records) -> SledIndex {
+    let records = records.clone();
+    // Best effort: what an earlier run left there is removed before it is used, too.
+    let _ = fs::remove_dir_all(folder.other_index());
+    index.remade_by(folder.index(), folder.other_index(), move |path| {
+        let records = records.clone();
+        async move { Ok(rebuild(path, &records, &mut |_| {}).await?.0) }.boxed()
+    })
+}
+
+/// An empty index in `path`, filled from all records.
 async fn rebuild(
-    folder: &DataFolder,
+    path: PathBuf,
     records: &Records,
     progress: &mut (dyn FnMut(ReindexProgress) + Send),
-) -> Result<(Arc<dyn MetadataIndex>, ReindexSummary), Error> {
-    match fs::remove_dir_all(folder.index()) {
+) -> Result<(SledIndex, ReindexSummary), Error> {
+    match fs::remove_dir_all(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::storage("remove", folder.index())(error));
+            return Err(Error::storage("remove", path)(error));
         }
         _ => {}
     }
-    let index = open_index(folder)?;
+    let index = open_index(&path)?;
     let mut summary = ReindexSummary::default();
     let mut batches = records.entries().chunks(BATCH);
     while let Some(batch) = batches.next().await {

@@ -41,7 +41,7 @@ impl ManifestCache {
         Some(content)
     }
 
-    /// Keeps content that was read under its digest.
+    /// Keeps content, which must have this digest.
     pub(crate) fn insert(&self, digest: Digest, content: &Bytes) {
         if content.len() <= MAX_BYTES {
             let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -93,7 +93,8 @@ impl Registry {
         self.find_manifest(repository, reference).await
     }
 
-    /// The bytes of a manifest that was found.
+    /// The bytes of a manifest that was found. Damaged ones count as absent, like those that have
+    /// gone: a client that still has them pushes them again, which puts them right.
     pub(crate) async fn manifest_content(
         &self,
         repository: &Repository,
@@ -103,10 +104,15 @@ impl Registry {
             return Ok(content);
         }
         let content = self.blobs.read(digest).await?;
-        let content =
-            content.ok_or_else(|| unknown(repository, &ManifestReference::Digest(*digest)))?;
-        self.manifest_cache.insert(*digest, &content);
-        Ok(content)
+        match content {
+            Some(content) if Digest::of(digest.algorithm(), &content) == *digest => {
+                self.manifest_cache.insert(*digest, &content);
+                return Ok(content);
+            }
+            Some(_) => tracing::error!(%repository, %digest, "a manifest's content is damaged"),
+            None => tracing::error!(%repository, %digest, "a manifest's content has gone"),
+        }
+        Err(unknown(repository, &ManifestReference::Digest(*digest)))
     }
 
     /// Checks and stores a manifest, then points its tags to it. Detached from the caller, so

@@ -88,6 +88,11 @@ impl DataFolder {
     pub(crate) fn index(&self) -> PathBuf {
         self.root.join("index")
     }
+
+    /// The folder for one that replaces it while the registry runs.
+    pub(crate) fn other_index(&self) -> PathBuf {
+        self.root.join("index-remade")
+    }
 }
 
 /// The files of one upload session.

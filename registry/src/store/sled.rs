@@ -16,10 +16,12 @@
 
 mod keys;
 mod lock;
+mod remake;
 mod stage;
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use artifact::{Digest, Repository, Tag};
 use futures::FutureExt;
@@ -37,6 +39,7 @@ use crate::store::mark::Mark;
 use crate::store::records::{BlobRecord, Entry, LeaseRecord, ManifestRecord, TagRecord};
 use crate::store::sled::keys::parts;
 use crate::store::sled::lock::SledLock;
+use crate::store::sled::remake::{Current, failed};
 
 /// Memory that sled may use for its cache, in bytes; its own default is a gigabyte.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -44,7 +47,7 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// [`MetadataIndex`] in sled.
 #[derive(Clone, Debug)]
 pub(crate) struct SledIndex {
-    db: Db,
+    current: Arc<Current>,
     locks: KeyedLocks,
 }
 
@@ -55,24 +58,33 @@ impl SledIndex {
             .path(folder)
             .cache_capacity(CACHE_BYTES)
             .open()
-            .map_err(Error::index)?;
+            .map_err(failed)?;
         Ok(Self {
-            db,
+            current: Arc::new(Current::new(db)),
             locks: KeyedLocks::default(),
         })
     }
 
+    fn db(&self) -> arc_swap::Guard<Arc<Db>> {
+        self.current.db()
+    }
+
+    /// Whether the index still lies in the folder where it was opened.
+    pub(crate) async fn is_in_place(&self) -> bool {
+        self.current.is_first().await
+    }
+
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Error> {
-        self.db
+        self.db()
             .get(key)
-            .map_err(Error::index)?
+            .map_err(failed)?
             .map(|json| serde_json::from_slice(&json).map_err(Error::index))
             .transpose()
     }
 
     fn set<T: Serialize + ?Sized>(&self, key: Vec<u8>, value: &T) -> Result<(), Error> {
         let json = serde_json::to_vec(value).map_err(Error::index)?;
-        self.db.insert(key, json).map(drop).map_err(Error::index)
+        self.db().insert(key, json).map(drop).map_err(failed)
     }
 
     fn record<T: DeserializeOwned>(&self, key: &RecordKey) -> Result<Option<T>, Error> {
@@ -87,8 +99,8 @@ impl SledIndex {
             None => Bound::Included(prefix.to_vec()),
         };
         let mut found = Vec::new();
-        for entry in self.db.range((start, Bound::Unbounded)) {
-            let (key, value) = entry.map_err(Error::index)?;
+        for entry in self.db().range((start, Bound::Unbounded)) {
+            let (key, value) = entry.map_err(failed)?;
             let Some(suffix) = key.strip_prefix(prefix) else {
                 break;
             };
@@ -140,8 +152,8 @@ impl SledIndex {
     }
 
     fn holds(&self, entry: &Entry) -> Result<bool, Error> {
-        let stored = self.db.get(keys::record(&entry.key()));
-        let Some(json) = stored.map_err(Error::index)? else {
+        let stored = self.db().get(keys::record(&entry.key()));
+        let Some(json) = stored.map_err(failed)? else {
             return Ok(false);
         };
         Ok(Entry::from_json(entry.key(), &json).is_ok_and(|stored| stored == *entry))
@@ -203,7 +215,7 @@ fn of(repository: &Repository, kind: u8) -> Vec<u8> {
 
 impl MetadataIndex for SledIndex {
     fn apply(&self, changes: Vec<Change>) -> Answer<'_, ()> {
-        ready(self.apply_now(&changes))
+        self.change(move |index| index.apply_now(&changes))
     }
 
     fn lock(&self, keys: Vec<LockKey>) -> Answer<'_, Box<dyn IndexLock>> {
@@ -249,7 +261,7 @@ impl MetadataIndex for SledIndex {
 
     fn has_repository<'a>(&'a self, repository: &'a Repository) -> Answer<'a, bool> {
         let key = keys::record(&RecordKey::Repository(repository.clone()));
-        ready(self.db.contains_key(key).map_err(Error::index))
+        ready(self.db().contains_key(key).map_err(failed))
     }
 
     fn manifest<'a>(
@@ -370,12 +382,14 @@ impl MetadataIndex for SledIndex {
     }
 
     fn mark<'a>(&'a self, mark: &'a Mark, since: Timestamp) -> Answer<'a, ()> {
-        ready(self.set(parts(b'k', &[&mark.name()]), &since))
+        self.change(move |index| index.set(parts(b'k', &[&mark.name()]), &since))
     }
 
     fn unmark<'a>(&'a self, mark: &'a Mark) -> Answer<'a, ()> {
-        let removed = self.db.remove(parts(b'k', &[&mark.name()]));
-        ready(removed.map(drop).map_err(Error::index))
+        self.change(move |index| {
+            let removed = index.db().remove(parts(b'k', &[&mark.name()]));
+            removed.map(drop).map_err(failed)
+        })
     }
 
     fn marked<'a>(&'a self, mark: &'a Mark) -> Answer<'a, Option<Timestamp>> {
@@ -391,7 +405,7 @@ impl MetadataIndex for SledIndex {
     }
 
     fn note<'a>(&'a self, name: &'a str, value: &'a str) -> Answer<'a, ()> {
-        ready(self.set(parts(b'c', &[name]), value))
+        self.change(move |index| index.set(parts(b'c', &[name]), value))
     }
 
     fn noted<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>> {
@@ -403,11 +417,12 @@ impl MetadataIndex for SledIndex {
     }
 
     fn begin(&self, generation: u64) -> Answer<'_, ()> {
-        ready(self.set(b"g".to_vec(), &generation))
+        self.change(move |index| index.set(b"g".to_vec(), &generation))
     }
 
     fn flush(&self) -> Answer<'_, ()> {
-        async { self.db.flush_async().await.map(drop).map_err(Error::index) }.boxed()
+        let db = Arc::clone(&self.db());
+        async move { db.flush_async().await.map(drop).map_err(failed) }.boxed()
     }
 }
 

@@ -2,10 +2,10 @@
 
 use futures::FutureExt;
 
-use crate::error::Error;
-use crate::store::index::{Answer, Change, IndexLock, LockKey};
+use crate::store::index::{Answer, Change, IndexLock, LockKey, MetadataIndex};
 use crate::store::key::RecordKey;
 use crate::store::locks::HeldKeys;
+use crate::store::sled::remake::failed;
 use crate::store::sled::{SledIndex, keys, ready};
 
 /// [`IndexLock`] of the sled index.
@@ -20,15 +20,18 @@ impl IndexLock for SledLock {
     }
 
     fn intend(&mut self, keys: Vec<RecordKey>) -> Answer<'_, ()> {
-        let mut batch = sled::Batch::default();
-        for key in &keys {
-            batch.insert(keys::intent(key), vec![]);
-        }
-        ready(self.index.db.apply_batch(batch).map_err(Error::index))
+        let intents: Vec<_> = keys.iter().map(keys::intent).collect();
+        self.index.change(move |index| {
+            let mut batch = sled::Batch::default();
+            for intent in &intents {
+                batch.insert(intent.clone(), vec![]);
+            }
+            index.db().apply_batch(batch).map_err(failed)
+        })
     }
 
     fn apply(&mut self, changes: Vec<Change>) -> Answer<'_, ()> {
-        ready(self.index.apply_now(&changes))
+        self.index.apply(changes)
     }
 
     fn check(&mut self) -> Answer<'_, ()> {

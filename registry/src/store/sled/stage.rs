@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::store::Change;
 use crate::store::key::RecordKey;
 use crate::store::records::{Entry, LeaseRecord, ManifestRecord, TagRecord};
+use crate::store::sled::remake::failed;
 use crate::store::sled::{SledIndex, keys};
 
 impl SledIndex {
@@ -20,7 +21,7 @@ impl SledIndex {
                 Change::Remove(key) => self.stage_remove(&mut batch, key)?,
             }
         }
-        self.db.apply_batch(batch).map_err(Error::index)
+        self.db().apply_batch(batch).map_err(failed)
     }
 
     fn stage_put(&self, batch: &mut Batch, entry: &Entry) -> Result<(), Error> {

@@ -58,6 +58,7 @@ test-peers: ## tests against peers that are built first: crane, regctl, helm, or
 	scripts/build-peers.sh
 	$(CARGO) build --release --workspace --all-targets
 	$(CARGO) test --release --workspace --test peers
+	$(CARGO) test --release --workspace --test soak -- --rounds 8
 
 ROUNDS ?= 200
 .PHONY: soak

@@ -1,6 +1,7 @@
 //! Whether the index can be believed, and how it is brought into line with the records when it
 //! cannot.
 
+pub(crate) mod compare;
 mod database;
 mod embedded;
 mod marker;

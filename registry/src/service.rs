@@ -3,13 +3,13 @@
 pub(crate) mod blobs;
 pub(crate) mod changes;
 pub(crate) mod collect;
-pub(crate) mod compare;
 mod embedded;
 pub(crate) mod events;
 pub(crate) mod fsck;
 pub(crate) mod leases;
 mod manifest_cache;
 pub(crate) mod manifests;
+pub(crate) mod reindex;
 pub(crate) mod retention;
 pub(crate) mod uploads;
 

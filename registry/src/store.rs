@@ -12,6 +12,7 @@ pub(crate) mod local;
 pub(crate) mod locks;
 pub(crate) mod mark;
 pub(crate) mod object;
+pub(crate) mod paging;
 pub(crate) mod postgres;
 pub(crate) mod records;
 pub(crate) mod sled;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use artifact::Digest;
 use reqwest::StatusCode;
+use serde_json::json;
 use tests::{Server, hayloft, scratch};
 
 use crate::registry_support::Api;
@@ -42,6 +43,11 @@ async fn each_kind_of_damage_is_found_and_named() {
         let name = std::str::from_utf8(layer).unwrap();
         let _ = api.push_image("a", name, layer).await;
     }
+    let id = "0b7a1cf4-9d1c-4a5b-8f0e-2d6c1f3a9e57";
+    let lease = json!({ "digests": [Digest::sha256(b"whole")], "seconds": 600 });
+    let url = api.url(&format!("a/_hayloft/leases/{id}"));
+    let leased = api.client.put(url).body(lease.to_string()).send().await;
+    assert_eq!(leased.unwrap().status(), StatusCode::OK);
     assert_eq!(findings(&api, &[]), (0, Vec::new()));
     let data = folder.path();
     let [flipped, truncated, deleted, orphan] =
@@ -56,6 +62,7 @@ async fn each_kind_of_damage_is_found_and_named() {
     overwrite(&records.join("_tags/dangling"), tag.as_bytes());
     overwrite(&records.join("_tags/damaged"), b"{");
     std::fs::remove_file(records.join("_tags/whole")).unwrap();
+    std::fs::remove_file(records.join("_leases").join(id)).unwrap();
     let actual = Digest::sha256(b"flippeD");
     let mut expected = [
         format!("fault: content {flipped} is corrupt: it hashes to {actual}"),
@@ -63,6 +70,7 @@ async fn each_kind_of_damage_is_found_and_named() {
         format!("fault: blob a@{deleted} has no content"),
         "fault: record a/_tags/dangling is not in the index".to_owned(),
         "fault: the index holds a/_tags/whole, which has no record".to_owned(),
+        format!("fault: the index holds a/_leases/{id}, which has no record"),
         format!("note: content {orphan} of 6 bytes is in no repository"),
     ]
     .to_vec();
@@ -80,12 +88,14 @@ async fn each_kind_of_damage_is_found_and_named() {
     );
     let said = hayloft(&["registry", "reindex", "--registry", api.server.address()]).succeeded();
     assert!(
-        said.contains("2 put right") && said.contains("1 records are damaged"),
+        said.contains("3 put right") && said.contains("1 records are damaged"),
         "{said}"
     );
     let (_, told) = findings(&api, &[]);
     let points = format!("fault: tag a:dangling points to manifest {dangling}, which is not there");
     assert!(told.contains(&points), "{told:?}");
+    let is_followed = !told.iter().any(|line| line.contains("no record"));
+    assert!(is_followed, "{told:?}");
     let said = hayloft(&["gc", "--force", "--registry", api.server.address()]).failed();
     assert!(said.contains("1 records could not be read"), "{said}");
 }

@@ -10,12 +10,12 @@ mod repositories;
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::index_state::compare::Difference;
 use crate::service::Registry;
-use crate::service::compare::Difference;
 use crate::service::events::Outlet;
 use crate::store::key::RecordKey;
 use report::{Finding, FsckEvent, FsckSummary};
@@ -90,12 +90,10 @@ impl Check<'_> {
         self.check_contents().await
     }
 
-    /// Records that cannot be read, and records that the index does not follow.
+    /// Records that cannot be read, that the index does not follow, or that only the index knows.
     async fn check_records(&mut self) -> Result<(), Error> {
-        let registry = self.registry;
-        let mut batches = registry.compared_records();
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
+        let mut batches = self.registry.comparison().batches().await?;
+        while let Some(batch) = batches.try_next().await? {
             self.summary.records += batch.counted.records();
             for (key, reason) in batch.damaged {
                 self.found(Finding::DamagedRecord { key, reason }).await;
@@ -113,7 +111,7 @@ impl Check<'_> {
                 .registry
                 .lock_repository(key.repository(), None)
                 .await?;
-            let difference = self.registry.difference(&key).await?;
+            let difference = self.registry.comparison().difference(&key).await?;
             drop(lock);
             let key = key.path();
             match difference {

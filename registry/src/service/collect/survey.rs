@@ -1,8 +1,9 @@
 //! The first half of a run: a look over every repository and all stored content. What nothing
 //! refers to is marked; nothing is removed.
 
-use artifact::Repository;
-use futures::StreamExt;
+use artifact::{Repository, Tag};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 use crate::error::Error;
@@ -11,6 +12,8 @@ use crate::service::collect::report::{CollectEvent, CollectSummary, Collectable,
 use crate::service::collect::standing::{Loose, Standing};
 use crate::service::collect::{PAGE, Run};
 use crate::service::retention::{CheckedRule, TagPolicy};
+use crate::store::paging::each;
+use crate::store::records::TagRecord;
 use crate::store::{IndexLock, Mark, Page};
 
 /// Blobs between two reports of how far the look has come.
@@ -54,21 +57,17 @@ impl Run<'_> {
         mut turn: Option<&mut (dyn IndexLock + '_)>,
     ) -> Result<(), Error> {
         survey.gone.dry_run = self.options.dry_run;
-        let mut page = Page::first(PAGE);
-        loop {
-            let names = self.registry.index.repositories(page.clone()).await?;
-            let Some(last) = names.last() else { break };
-            page.after = Some(last.as_str().to_owned());
-            for repository in &names {
-                if let Some(turn) = turn.as_deref_mut() {
-                    turn.check().await?;
-                }
-                self.survey_tags(survey, repository).await?;
-                self.survey_manifests(survey, repository).await?;
-                self.survey_blobs(survey, repository).await?;
-                survey.repositories += 1;
-                self.report(survey).await;
+        let index = &self.registry.index;
+        let mut repositories = each(Page::first(PAGE), |page| index.repositories(page));
+        while let Some(repository) = repositories.try_next().await? {
+            if let Some(turn) = turn.as_deref_mut() {
+                turn.check().await?;
             }
+            self.survey_tags(survey, &repository).await?;
+            self.survey_manifests(survey, &repository).await?;
+            self.survey_blobs(survey, &repository).await?;
+            survey.repositories += 1;
+            self.report(survey).await;
         }
         self.survey_content(survey, turn).await?;
         self.survey_leases(survey).await
@@ -78,35 +77,28 @@ impl Run<'_> {
         let Some((rule, policy)) = self.tag_policy(repository).await? else {
             return Ok(());
         };
-        let mut page = Page::first(PAGE);
-        loop {
-            let index = &self.registry.index;
-            let tags = index.tag_records(repository, page.clone()).await?;
-            let Some((last, _)) = tags.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.as_str().to_owned());
-            for (tag, record) in tags {
-                survey.tag_share.total += 1;
-                if policy.keeps(&tag, record.updated) {
-                    continue;
-                }
-                let item = Collectable::Tag {
-                    repository: repository.clone(),
-                    tag,
-                    digest: record.digest,
-                };
-                if let Some(until) = self.leased_until(&record.digest).await? {
-                    self.stays(survey, item, Stay::Leased { until }).await;
-                    continue;
-                }
-                survey.tag_share.going += 1;
-                let reason = Reason::Dropped {
-                    rule: rule.to_string(),
-                };
-                self.would_go(survey, item, reason, 0).await;
+        let mut tags = self.tags_of(repository);
+        while let Some((tag, record)) = tags.try_next().await? {
+            survey.tag_share.total += 1;
+            if policy.keeps(&tag, record.updated) {
+                continue;
             }
+            let item = Collectable::Tag {
+                repository: repository.clone(),
+                tag,
+                digest: record.digest,
+            };
+            if let Some(until) = self.leased_until(&record.digest).await? {
+                self.stays(survey, item, Stay::Leased { until }).await;
+                continue;
+            }
+            survey.tag_share.going += 1;
+            let reason = Reason::Dropped {
+                rule: rule.to_string(),
+            };
+            self.would_go(survey, item, reason, 0).await;
         }
+        Ok(())
     }
 
     /// The rule that drops tags of the repository, after its first look over them.
@@ -119,17 +111,21 @@ impl Run<'_> {
         else {
             return Ok(None);
         };
-        let mut page = Page::first(PAGE);
-        loop {
-            let index = &self.registry.index;
-            let tags = index.tag_records(repository, page.clone()).await?;
-            let Some((last, _)) = tags.last() else { break };
-            page.after = Some(last.as_str().to_owned());
-            for (tag, record) in &tags {
-                survey.see(tag, record.updated);
-            }
+        let mut tags = self.tags_of(repository);
+        while let Some((tag, record)) = tags.try_next().await? {
+            survey.see(&tag, record.updated);
         }
         Ok(Some((rule, survey.conclude())))
+    }
+
+    fn tags_of<'a>(
+        &'a self,
+        repository: &'a Repository,
+    ) -> BoxStream<'a, Result<(Tag, TagRecord), Error>> {
+        let index = &self.registry.index;
+        each(Page::first(PAGE), |page| {
+            index.tag_records(repository, page)
+        })
     }
 
     async fn survey_manifests(
@@ -137,29 +133,23 @@ impl Run<'_> {
         survey: &mut Survey,
         repository: &Repository,
     ) -> Result<(), Error> {
-        let mut page = Page::first(PAGE);
-        loop {
-            let index = &self.registry.index;
-            let manifests = index.manifests(repository, page.clone()).await?;
-            let Some((last, _)) = manifests.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.to_string());
-            for (digest, record) in manifests {
-                survey.manifest_share.total += 1;
-                let standing = self
-                    .standing_of_manifest(repository, &digest, &record)
-                    .await?;
-                let mark = Mark::Manifest(repository.clone(), digest);
-                if standing == Standing::Untagged {
-                    let repository = repository.clone();
-                    let item = Collectable::Manifest { repository, digest };
-                    self.stays(survey, item, Stay::Untagged).await;
-                } else if self.meet(survey, &mark, standing).await? {
-                    survey.manifest_share.going += 1;
-                }
+        let index = &self.registry.index;
+        let mut manifests = each(Page::first(PAGE), |page| index.manifests(repository, page));
+        while let Some((digest, record)) = manifests.try_next().await? {
+            survey.manifest_share.total += 1;
+            let standing = self
+                .standing_of_manifest(repository, &digest, &record)
+                .await?;
+            let mark = Mark::Manifest(repository.clone(), digest);
+            if standing == Standing::Untagged {
+                let repository = repository.clone();
+                let item = Collectable::Manifest { repository, digest };
+                self.stays(survey, item, Stay::Untagged).await;
+            } else if self.meet(survey, &mark, standing).await? {
+                survey.manifest_share.going += 1;
             }
         }
+        Ok(())
     }
 
     async fn survey_blobs(
@@ -167,26 +157,20 @@ impl Run<'_> {
         survey: &mut Survey,
         repository: &Repository,
     ) -> Result<(), Error> {
-        let mut page = Page::first(PAGE);
-        loop {
-            let index = &self.registry.index;
-            let blobs = index.blobs(repository, page.clone()).await?;
-            let Some((last, _)) = blobs.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.to_string());
-            for (digest, record) in blobs {
-                survey.blob_share.total += 1;
-                let standing = self
-                    .standing_of_blob(repository, &digest, record.size)
-                    .await?;
-                let mark = Mark::Link(repository.clone(), digest);
-                if self.meet(survey, &mark, standing).await? {
-                    survey.blob_share.going += 1;
-                }
-                self.see_blob(survey).await;
+        let index = &self.registry.index;
+        let mut blobs = each(Page::first(PAGE), |page| index.blobs(repository, page));
+        while let Some((digest, record)) = blobs.try_next().await? {
+            survey.blob_share.total += 1;
+            let standing = self
+                .standing_of_blob(repository, &digest, record.size)
+                .await?;
+            let mark = Mark::Link(repository.clone(), digest);
+            if self.meet(survey, &mark, standing).await? {
+                survey.blob_share.going += 1;
             }
+            self.see_blob(survey).await;
         }
+        Ok(())
     }
 
     /// Content in no repository: from a crash between commit and link, or from a deletion.
@@ -223,21 +207,16 @@ impl Run<'_> {
         if !self.options.dry_run {
             return Ok(());
         }
-        let mut page = Page::first(PAGE);
-        loop {
-            let leases = self.registry.index.leases(page.clone()).await?;
-            let Some((repository, id, _)) = leases.last() else {
-                return Ok(());
-            };
-            page.after = Some(lease_name(repository, *id));
-            for (repository, id, lease) in leases {
-                if lease.expires <= self.now {
-                    let at = lease.expires;
-                    let item = Collectable::Lease { repository, id };
-                    self.would_go(survey, item, Reason::Expired { at }, 0).await;
-                }
+        let index = &self.registry.index;
+        let mut leases = each(Page::first(PAGE), |page| index.leases(page));
+        while let Some((repository, id, lease)) = leases.try_next().await? {
+            if lease.expires <= self.now {
+                let at = lease.expires;
+                let item = Collectable::Lease { repository, id };
+                self.would_go(survey, item, Reason::Expired { at }, 0).await;
             }
         }
+        Ok(())
     }
 
     /// Marks what nothing refers to; `true` if it has been marked for long enough to go.
@@ -323,9 +302,4 @@ impl Run<'_> {
         };
         self.outlet.tell(event).await;
     }
-}
-
-/// The name by which leases are paged.
-pub(super) fn lease_name(repository: &Repository, id: uuid::Uuid) -> String {
-    crate::store::key::RecordKey::Lease(repository.clone(), id).path()
 }

@@ -5,13 +5,15 @@
 //! repository. So what is loose under both locks stays loose until it is gone.
 
 use artifact::{Digest, Repository};
+use futures::{StreamExt, TryStreamExt};
 
 use crate::error::Error;
 use crate::service::collect::report::{CollectEvent, Collectable, Reason};
 use crate::service::collect::standing::{Loose, Standing};
-use crate::service::collect::survey::{Survey, lease_name};
+use crate::service::collect::survey::Survey;
 use crate::service::collect::{PAGE, Run};
 use crate::store::key::RecordKey;
+use crate::store::paging::{each, pages};
 use crate::store::records::{ManifestRecord, TagRecord};
 use crate::store::{Change, IndexLock, Mark, Page};
 
@@ -45,14 +47,10 @@ impl Run<'_> {
         survey: &mut Survey,
         turn: &mut (dyn IndexLock + '_),
     ) -> Result<(), Error> {
-        let mut page = Page::first(PAGE);
-        loop {
+        let index = &self.registry.index;
+        let mut leases = pages(Page::first(PAGE), |page| index.leases(page));
+        while let Some(leases) = leases.try_next().await? {
             turn.check().await?;
-            let leases = self.registry.index.leases(page.clone()).await?;
-            let Some((repository, id, _)) = leases.last() else {
-                return Ok(());
-            };
-            page.after = Some(lease_name(repository, *id));
             for (repository, id, lease) in leases {
                 if lease.expires > self.now {
                     continue;
@@ -67,6 +65,7 @@ impl Run<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     async fn sweep_tags(
@@ -74,17 +73,12 @@ impl Run<'_> {
         survey: &mut Survey,
         turn: &mut (dyn IndexLock + '_),
     ) -> Result<(), Error> {
-        let mut names = Page::first(PAGE);
-        loop {
-            let repositories = self.registry.index.repositories(names.clone()).await?;
-            let Some(last) = repositories.last() else {
-                return Ok(());
-            };
-            names.after = Some(last.as_str().to_owned());
-            for repository in &repositories {
-                self.sweep_tags_of(survey, repository, turn).await?;
-            }
+        let index = &self.registry.index;
+        let mut repositories = each(Page::first(PAGE), |page| index.repositories(page));
+        while let Some(repository) = repositories.try_next().await? {
+            self.sweep_tags_of(survey, &repository, turn).await?;
         }
+        Ok(())
     }
 
     async fn sweep_tags_of(
@@ -96,15 +90,12 @@ impl Run<'_> {
         let Some((rule, policy)) = self.tag_policy(repository).await? else {
             return Ok(());
         };
-        let mut page = Page::first(PAGE);
-        loop {
+        let index = &self.registry.index;
+        let mut tags = pages(Page::first(PAGE), |page| {
+            index.tag_records(repository, page)
+        });
+        while let Some(tags) = tags.try_next().await? {
             turn.check().await?;
-            let index = &self.registry.index;
-            let tags = index.tag_records(repository, page.clone()).await?;
-            let Some((last, _)) = tags.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.as_str().to_owned());
             for (tag, record) in tags {
                 if policy.keeps(&tag, record.updated) {
                     continue;
@@ -120,6 +111,7 @@ impl Run<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Removes a tag that is still what it was when the rule was asked.
@@ -151,19 +143,16 @@ impl Run<'_> {
         survey: &mut Survey,
         turn: &mut (dyn IndexLock + '_),
     ) -> Result<(), Error> {
-        let mut page = Page::first(PAGE);
-        loop {
-            // Before each page, so that a collector that lost its turn removes no further.
+        let index = &self.registry.index;
+        let mut marks = pages(Page::first(PAGE), |page| index.marks(page));
+        while let Some(marks) = marks.try_next().await? {
+            // For each page, so that a collector that lost its turn removes no further.
             turn.check().await?;
-            let marks = self.registry.index.marks(page.clone()).await?;
-            let Some((last, _)) = marks.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.name());
             for (mark, _) in marks {
                 self.sweep_mark(survey, mark).await?;
             }
         }
+        Ok(())
     }
 
     /// Removes what a mark stands for, if its time is over, and what refers to nothing else.
@@ -193,19 +182,16 @@ impl Run<'_> {
         repository: &Repository,
         subject: &Digest,
     ) -> Result<(), Error> {
-        let mut page = Page::first(PAGE);
-        while followers.len() < MOST_FOLLOWERS {
-            let index = &self.registry.index;
-            let referrers = index.referrers(repository, subject, page.clone()).await?;
-            let Some((last, _)) = referrers.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.to_string());
-            for (digest, _) in referrers {
-                let mark = Mark::Manifest(repository.clone(), digest);
-                self.mark_if_loose(mark.clone()).await?;
-                followers.push(mark);
-            }
+        let index = &self.registry.index;
+        let room = MOST_FOLLOWERS.saturating_sub(followers.len());
+        let mut referrers = each(Page::first(PAGE), |page| {
+            index.referrers(repository, subject, page)
+        })
+        .take(room);
+        while let Some((digest, _)) = referrers.try_next().await? {
+            let mark = Mark::Manifest(repository.clone(), digest);
+            self.mark_if_loose(mark.clone()).await?;
+            followers.push(mark);
         }
         Ok(())
     }

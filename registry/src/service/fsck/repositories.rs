@@ -1,11 +1,13 @@
 //! The second pass: does every repository have what its tags, manifests and blobs name?
 
 use artifact::{Digest, Manifest, Repository, Tag};
+use futures::TryStreamExt;
 
 use crate::error::Error;
 use crate::service::fsck::Check;
 use crate::service::fsck::report::Finding;
 use crate::store::Page;
+use crate::store::paging::each;
 use crate::store::records::{ManifestRecord, TagRecord};
 
 /// Entries of the index that are looked at together.
@@ -13,44 +15,33 @@ const PAGE: usize = 500;
 
 impl Check<'_> {
     pub(super) async fn check_repositories(&mut self) -> Result<(), Error> {
-        let mut page = Page::first(PAGE);
-        loop {
-            let names = self.registry.index.repositories(page.clone()).await?;
-            let Some(last) = names.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.as_str().to_owned());
-            for repository in &names {
-                let extra = self.registry.without_record(repository).await?;
-                self.check_differing(extra).await?;
-                self.check_tags(repository).await?;
-                self.check_manifests(repository).await?;
-                self.check_blobs(repository).await?;
-                self.report().await;
-            }
+        let index = &self.registry.index;
+        let mut repositories = each(Page::first(PAGE), |page| index.repositories(page));
+        while let Some(repository) = repositories.try_next().await? {
+            self.check_tags(&repository).await?;
+            self.check_manifests(&repository).await?;
+            self.check_blobs(&repository).await?;
+            self.report().await;
         }
+        Ok(())
     }
 
     async fn check_tags(&mut self, repository: &Repository) -> Result<(), Error> {
-        let mut page = Page::first(PAGE);
-        loop {
-            let index = &self.registry.index;
-            let tags = index.tag_records(repository, page.clone()).await?;
-            let Some((last, _)) = tags.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.as_str().to_owned());
-            for (tag, record) in tags {
-                if self.is_dangling(repository, &tag, &record).await? {
-                    let finding = Finding::DanglingTag {
-                        repository: repository.clone(),
-                        tag,
-                        digest: record.digest,
-                    };
-                    self.found(finding).await;
-                }
+        let index = &self.registry.index;
+        let mut tags = each(Page::first(PAGE), |page| {
+            index.tag_records(repository, page)
+        });
+        while let Some((tag, record)) = tags.try_next().await? {
+            if self.is_dangling(repository, &tag, &record).await? {
+                let finding = Finding::DanglingTag {
+                    repository: repository.clone(),
+                    tag,
+                    digest: record.digest,
+                };
+                self.found(finding).await;
             }
         }
+        Ok(())
     }
 
     async fn is_dangling(
@@ -69,21 +60,15 @@ impl Check<'_> {
     }
 
     async fn check_manifests(&mut self, repository: &Repository) -> Result<(), Error> {
-        let mut page = Page::first(PAGE);
-        loop {
-            let index = &self.registry.index;
-            let manifests = index.manifests(repository, page.clone()).await?;
-            let Some((last, _)) = manifests.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.to_string());
-            for (digest, record) in manifests {
-                if self.registry.blobs.stat(&digest).await?.is_none() {
-                    self.check_manifest_content(repository, digest).await?;
-                }
-                self.check_parts(repository, &digest, &record).await?;
+        let index = &self.registry.index;
+        let mut manifests = each(Page::first(PAGE), |page| index.manifests(repository, page));
+        while let Some((digest, record)) = manifests.try_next().await? {
+            if self.registry.blobs.stat(&digest).await?.is_none() {
+                self.check_manifest_content(repository, digest).await?;
             }
+            self.check_parts(repository, &digest, &record).await?;
         }
+        Ok(())
     }
 
     async fn check_manifest_content(
@@ -91,17 +76,14 @@ impl Check<'_> {
         repository: &Repository,
         digest: Digest,
     ) -> Result<(), Error> {
-        let lock = self
-            .registry
-            .lock_repository(repository, Some(&digest))
-            .await?;
-        let is_missing = self
-            .registry
+        let registry = self.registry;
+        let lock = registry.lock_repository(repository, Some(&digest)).await?;
+        let is_missing = registry
             .index
             .manifest(repository, &digest)
             .await?
             .is_some()
-            && self.registry.blobs.stat(&digest).await?.is_none();
+            && registry.blobs.stat(&digest).await?.is_none();
         drop(lock);
         if is_missing {
             let repository = repository.clone();
@@ -164,36 +146,23 @@ impl Check<'_> {
     }
 
     async fn check_blobs(&mut self, repository: &Repository) -> Result<(), Error> {
-        let mut page = Page::first(PAGE);
-        loop {
-            let index = &self.registry.index;
-            let blobs = index.blobs(repository, page.clone()).await?;
-            let Some((last, _)) = blobs.last() else {
-                return Ok(());
-            };
-            page.after = Some(last.to_string());
-            for (digest, _) in blobs {
-                if self.registry.blobs.stat(&digest).await?.is_some() {
-                    continue;
-                }
-                let lock = self
-                    .registry
-                    .lock_repository(repository, Some(&digest))
-                    .await?;
-                let is_missing = self
-                    .registry
-                    .index
-                    .blob(repository, &digest)
-                    .await?
-                    .is_some()
-                    && self.registry.blobs.stat(&digest).await?.is_none();
-                drop(lock);
-                if is_missing {
-                    let repository = repository.clone();
-                    let finding = Finding::MissingBlob { repository, digest };
-                    self.found(finding).await;
-                }
+        let registry = self.registry;
+        let index = &registry.index;
+        let mut blobs = each(Page::first(PAGE), |page| index.blobs(repository, page));
+        while let Some((digest, _)) = blobs.try_next().await? {
+            if registry.blobs.stat(&digest).await?.is_some() {
+                continue;
+            }
+            let lock = registry.lock_repository(repository, Some(&digest)).await?;
+            let is_missing = index.blob(repository, &digest).await?.is_some()
+                && registry.blobs.stat(&digest).await?.is_none();
+            drop(lock);
+            if is_missing {
+                let repository = repository.clone();
+                let finding = Finding::MissingBlob { repository, digest };
+                self.found(finding).await;
             }
         }
+        Ok(())
     }
 }

@@ -3,80 +3,22 @@
 //! Sources: OCI image-spec `manifest.md`, `image-index.md`, `descriptor.md`; Docker's schema 2,
 //! which has the same shape under other media types.
 
+mod error;
+mod shape;
+
 use std::collections::BTreeMap;
 
 use oci_spec::image::{Descriptor as OciDescriptor, ImageIndex, ImageManifest};
 use serde::Deserialize;
 
-use crate::digest::{Digest, InvalidDigest};
-use crate::media_type;
+use crate::digest::Digest;
+pub use error::InvalidManifest;
+use shape::Shape;
 
 /// Largest manifest accepted, in bytes; the distribution-spec asks for at least 4 MiB.
 pub const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
 /// Largest blob size a descriptor may claim: 2^53 - 1, what JSON carries exactly.
 pub const MAX_BLOB_BYTES: u64 = (1 << 53) - 1;
-
-/// Why bytes are not a manifest.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidManifest {
-    /// More than [`MAX_MANIFEST_BYTES`].
-    #[error("the manifest has {size} bytes; at most {MAX_MANIFEST_BYTES} are accepted")]
-    TooLarge {
-        /// Bytes given.
-        size: usize,
-    },
-    /// Not the JSON of a manifest or an index.
-    #[error("the manifest is not valid JSON of an image manifest or an image index: {reason}")]
-    Json {
-        /// What the reader met, with line and column.
-        reason: String,
-    },
-    /// `schemaVersion` is not 2.
-    #[error("schemaVersion is {found}, only 2 is supported")]
-    SchemaVersion {
-        /// What was found.
-        found: u64,
-    },
-    /// A manifest with both `layers` and `manifests`, or with neither.
-    #[error("the manifest must have either layers and config, or manifests: {reason}")]
-    Ambiguous {
-        /// Which of them were found.
-        reason: &'static str,
-    },
-    /// `mediaType` does not fit the fields present.
-    #[error("media type {media_type:?} does not describe {found}")]
-    WrongMediaType {
-        /// The type given.
-        media_type: String,
-        /// What the body is.
-        found: &'static str,
-    },
-    /// The Content-Type of the request and `mediaType` in the body differ.
-    #[error("Content-Type is {content_type:?} but mediaType in the manifest is {media_type:?}")]
-    ContentTypeMismatch {
-        /// From the request.
-        content_type: String,
-        /// From the body.
-        media_type: String,
-    },
-    /// A descriptor with a digest that cannot be accepted.
-    #[error("{place} has an invalid digest")]
-    Digest {
-        /// Which descriptor.
-        place: String,
-        /// What is wrong with it.
-        #[source]
-        source: InvalidDigest,
-    },
-    /// A descriptor that claims more than [`MAX_BLOB_BYTES`].
-    #[error("{place} claims {size} bytes, more than any blob can have")]
-    Size {
-        /// Which descriptor.
-        place: String,
-        /// Bytes claimed.
-        size: u64,
-    },
-}
 
 /// Names a blob or a manifest: media type, digest, size in bytes, annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,18 +104,6 @@ pub struct Manifest {
     annotations: BTreeMap<String, String>,
 }
 
-/// The fields that decide which of the two kinds a body is. Deriving gives the check for
-/// members that occur twice.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Shape {
-    schema_version: u64,
-    media_type: Option<String>,
-    config: Option<serde::de::IgnoredAny>,
-    layers: Option<serde::de::IgnoredAny>,
-    manifests: Option<serde::de::IgnoredAny>,
-}
-
 impl Manifest {
     /// Reads and checks a manifest or an index. `content_type` is the request's or the answer's
     /// header, without parameters; it must agree with `mediaType` in the body.
@@ -185,13 +115,8 @@ impl Manifest {
             return Err(InvalidManifest::TooLarge { size: raw.len() });
         }
         let shape: Shape = read_json(&raw)?;
-        if shape.schema_version != 2 {
-            return Err(InvalidManifest::SchemaVersion {
-                found: shape.schema_version,
-            });
-        }
         let is_index = shape.is_index()?;
-        let media_type = agreed_media_type(&shape, content_type, is_index)?;
+        let media_type = shape.agreed_media_type(content_type, is_index)?;
         if is_index {
             Self::from_index(raw, media_type)
         } else {
@@ -314,68 +239,6 @@ impl Manifest {
     pub fn annotations(&self) -> &BTreeMap<String, String> {
         &self.annotations
     }
-}
-
-impl Shape {
-    fn is_index(&self) -> Result<bool, InvalidManifest> {
-        let is_image = self.layers.is_some() || self.config.is_some();
-        match (is_image, self.manifests.is_some()) {
-            (true, false) => Ok(false),
-            (false, true) => Ok(true),
-            (true, true) => Err(InvalidManifest::Ambiguous {
-                reason: "it has both",
-            }),
-            (false, false) => Err(InvalidManifest::Ambiguous {
-                reason: "it has neither",
-            }),
-        }
-    }
-}
-
-/// Body and header must name one type, and it must fit the fields of the body.
-fn agreed_media_type(
-    shape: &Shape,
-    content_type: Option<&str>,
-    is_index: bool,
-) -> Result<String, InvalidManifest> {
-    let content_type = content_type.filter(|given| is_manifest_type(given));
-    let media_type = match (shape.media_type.as_deref(), content_type) {
-        (Some(body), Some(header)) if body != header => {
-            return Err(InvalidManifest::ContentTypeMismatch {
-                content_type: header.to_owned(),
-                media_type: body.to_owned(),
-            });
-        }
-        (Some(body), _) => body,
-        (None, Some(header)) => header,
-        (None, None) if is_index => media_type::OCI_INDEX,
-        (None, None) => media_type::OCI_MANIFEST,
-    };
-    let fits = match media_type {
-        media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => !is_index,
-        media_type::OCI_INDEX | media_type::DOCKER_INDEX => is_index,
-        _ => false,
-    };
-    if fits {
-        Ok(media_type.to_owned())
-    } else {
-        Err(InvalidManifest::WrongMediaType {
-            media_type: media_type.chars().take(200).collect(),
-            found: if is_index {
-                "an image index"
-            } else {
-                "an image manifest"
-            },
-        })
-    }
-}
-
-/// Generic types such as `application/json` say nothing about the manifest; the body decides then.
-fn is_manifest_type(content_type: &str) -> bool {
-    !matches!(
-        content_type,
-        "" | "application/json" | "application/octet-stream" | "text/plain"
-    )
 }
 
 fn read_json<'a, T: Deserialize<'a>>(raw: &'a [u8]) -> Result<T, InvalidManifest> {

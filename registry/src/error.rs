@@ -287,6 +287,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The database is not there by an encrypted connection of the kind that its address asks for.
+    #[error(
+        "the registry's database cannot be reached by a connection that is encrypted as its address asks: its certificate must be signed by an authority in the file that sslrootcert names there, and be for the host name there"
+    )]
+    IndexEncryption {
+        /// What was met.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The database is the index of another registry, which is running.
     #[error(
         "the database is in use as the index of another registry: give each registry a database of its own, or wait a minute if that registry was stopped for good"

@@ -29,6 +29,7 @@ mod registry_management;
 mod registry_operation;
 mod registry_postgres;
 mod registry_postgres_faults;
+mod registry_postgres_tls;
 mod registry_pull;
 mod registry_push;
 mod registry_replicas;

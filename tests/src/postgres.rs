@@ -1,12 +1,17 @@
-//! A real PostgreSQL of its own: in a scratch folder, on a Unix socket there, as long as the value
-//! lives.
+//! A real PostgreSQL of its own: in a scratch folder, on a Unix socket there or by TLS alone, as
+//! long as the value lives.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{run, scratch};
+use crate::{Authority, SmallDisk, run, scratch};
+
+/// PostgreSQL's own port, which names the socket.
+const PORT: u16 = 5432;
+/// What a server with TLS wants of everyone who comes by TCP.
+const PASSWORD: &str = "canary-database-Vt39";
 
 /// A cluster with one empty database. Dropping it stops the server and removes everything.
 #[derive(Debug)]
@@ -14,6 +19,7 @@ pub struct Postgres {
     folder: tempfile::TempDir,
     server: Option<Child>,
     settings: Vec<String>,
+    port: u16,
 }
 
 impl Postgres {
@@ -33,7 +39,55 @@ impl Postgres {
     /// When PostgreSQL is not installed or does not start.
     #[must_use]
     pub fn start_with(settings: &[&str]) -> Self {
-        let folder = scratch();
+        let mut postgres = Self::make(scratch(), settings);
+        postgres.restart();
+        postgres
+    }
+
+    /// The same on a disk that can be filled.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
+    #[must_use]
+    pub fn start_on(disk: &SmallDisk) -> Self {
+        let folder = tempfile::tempdir_in(disk.path()).expect("a folder");
+        let mut postgres = Self::make(folder, &[]);
+        postgres.restart();
+        postgres
+    }
+
+    /// The same on loopback, where it has a certificate of `authority` and takes nobody who comes
+    /// without TLS and a password: see [`Postgres::tls_url`].
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
+    #[must_use]
+    pub fn start_with_tls(authority: &Authority) -> Self {
+        let mut postgres = Self::make(scratch(), &[]);
+        let (certificate, key) = authority.issue().write(postgres.folder());
+        let read_by_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&key, read_by_owner).expect("the key's mode can be set");
+        for file in [&certificate, &key] {
+            std::os::unix::fs::chown(file, unprivileged(), None).expect("the server owns it");
+        }
+        postgres.settings = vec![
+            "ssl=on".to_owned(),
+            "listen_addresses=127.0.0.1,127.0.0.2".to_owned(),
+            format!("ssl_cert_file={}", certificate.display()),
+            format!("ssl_key_file={}", key.display()),
+        ];
+        let admitted = "local all all trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n";
+        let rules = postgres.folder().join("data/pg_hba.conf");
+        std::fs::write(rules, admitted).expect("the rules can be written");
+        // PostgreSQL cannot be told to find a port.
+        let found = std::net::TcpListener::bind("127.0.0.1:0").and_then(|found| found.local_addr());
+        postgres.port = found.expect("a free port").port();
+        postgres.restart();
+        let _ = postgres.sql(&format!("ALTER ROLE hayloft PASSWORD '{PASSWORD}'"));
+        postgres
+    }
+
+    fn make(folder: tempfile::TempDir, settings: &[&str]) -> Self {
         if let Some(user) = unprivileged() {
             let chowned = std::os::unix::fs::chown(folder.path(), Some(user), None);
             chowned.expect("root gives the folder to an unprivileged user");
@@ -43,13 +97,12 @@ impl Postgres {
         initdb.args(["--username=hayloft", "--auth=trust", "--encoding=UTF8"]);
         initdb.args(["--locale=C.UTF-8", "--no-sync", "--no-instructions"]);
         let _ = run(&mut initdb).succeeded();
-        let mut postgres = Self {
+        Self {
             folder,
             server: None,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
-        };
-        postgres.restart();
-        postgres
+            port: PORT,
+        }
     }
 
     /// The folder of the cluster, which the server's user may write to.
@@ -69,6 +122,14 @@ impl Postgres {
     pub fn url_of(&self, database: &str) -> String {
         let socket = self.folder.path().display();
         format!("postgres://hayloft@localhost/{database}?host={socket}")
+    }
+
+    /// The `postgres://` URL by TCP of a server with TLS, under one of its names, with a password
+    /// and without any `sslmode`.
+    #[must_use]
+    pub fn tls_url(&self, host: &str) -> String {
+        let port = self.port;
+        format!("postgres://hayloft:{PASSWORD}@{host}:{port}/postgres")
     }
 
     /// Starts the server, or stops it before if it runs.
@@ -93,6 +154,7 @@ impl Postgres {
         let mut server = program("postgres");
         server.arg("-D").arg(self.folder.path().join("data"));
         server.arg("-k").arg(self.folder.path());
+        server.arg("-p").arg(self.port.to_string());
         for setting in ["listen_addresses=", "fsync=off", "max_connections=100"] {
             server.args(["-c", setting]);
         }
@@ -111,8 +173,8 @@ impl Postgres {
                 return false;
             }
             let mut ready = program("pg_isready");
-            ready.args(["--quiet", "--timeout=5", "--host"]);
-            if run(ready.arg(self.folder.path())).code == 0 {
+            ready.args(["--quiet", "--timeout=5"]);
+            if run(self.reached(&mut ready)).code == 0 {
                 self.server = Some(child);
                 return true;
             }
@@ -185,9 +247,14 @@ impl Postgres {
 
     fn client(&self, name: &str, database: &str) -> Command {
         let mut client = program(name);
-        client.arg("--host").arg(self.folder.path());
+        self.reached(&mut client);
         client.args(["--username=hayloft", "--dbname", database]);
         client
+    }
+
+    fn reached<'a>(&self, client: &'a mut Command) -> &'a mut Command {
+        client.arg("--host").arg(self.folder.path());
+        client.arg("--port").arg(self.port.to_string())
     }
 }
 

@@ -40,9 +40,21 @@ impl SmallDisk {
     /// # Panics
     /// When the filler cannot be made.
     pub fn fill(&self) {
-        let mut filler = std::fs::File::create(self.path().join("filler")).expect("a filler");
+        let mut filler = std::fs::File::create(self.filler()).expect("a filler");
         let block = vec![0; 64 * 1024];
         while std::io::Write::write_all(&mut filler, &block).is_ok() {}
+    }
+
+    /// Gives back what [`SmallDisk::fill`] took.
+    ///
+    /// # Panics
+    /// When it took nothing.
+    pub fn free(&self) {
+        std::fs::remove_file(self.filler()).expect("a filler");
+    }
+
+    fn filler(&self) -> std::path::PathBuf {
+        self.path().join("filler")
     }
 }
 

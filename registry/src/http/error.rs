@@ -175,6 +175,7 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
         Error::StorageFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown),
         Error::Closing
         | Error::IndexUnavailable { .. }
+        | Error::IndexEncryption { .. }
         | Error::IndexForeign
         | Error::Object { .. }
         | Error::ObjectDenied { .. }
@@ -214,6 +215,9 @@ fn told(error: &Error) -> String {
         Error::Object { .. } | Error::ObjectDenied { .. } => {
             "the registry's storage does not answer; try again later".to_owned()
         }
+        Error::IndexEncryption { .. } => {
+            "the registry's database cannot be reached; try again later".to_owned()
+        }
         Error::Degraded { .. } => "the registry's storage failed, and it takes nothing in until \
                                    it was restarted; its log says why"
             .to_owned(),
@@ -229,9 +233,10 @@ fn advice(error: &Error) -> Option<(header::HeaderName, &'static str)> {
     match error {
         Error::BlobInUse { .. } | Error::ReadOnly => Some((header::ALLOW, "GET, HEAD")),
         Error::TooManyUploads { .. } => Some((header::RETRY_AFTER, "60")),
-        Error::Closing | Error::IndexUnavailable { .. } | Error::IndexForeign => {
-            Some((header::RETRY_AFTER, "5"))
-        }
+        Error::Closing
+        | Error::IndexUnavailable { .. }
+        | Error::IndexEncryption { .. }
+        | Error::IndexForeign => Some((header::RETRY_AFTER, "5")),
         Error::Object { .. } | Error::ObjectDenied { .. } => Some((header::RETRY_AFTER, "10")),
         _ => None,
     }
@@ -286,9 +291,10 @@ fn fault_of(error: &Error) -> Option<Fault> {
         | Error::ObjectDenied { .. }
         | Error::Degraded { .. }
         | Error::ContentGone { .. } => Some(Fault::Storage),
-        Error::Index { .. } | Error::IndexUnavailable { .. } | Error::IndexForeign => {
-            Some(Fault::Index)
-        }
+        Error::Index { .. }
+        | Error::IndexUnavailable { .. }
+        | Error::IndexEncryption { .. }
+        | Error::IndexForeign => Some(Fault::Index),
         _ => (place(error).0 == StatusCode::INTERNAL_SERVER_ERROR).then_some(Fault::Internal),
     }
 }

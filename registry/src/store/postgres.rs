@@ -5,6 +5,7 @@
 //! who wait for a lock can never starve a query; a change is made on the very connection that
 //! holds its locks, so that whoever lost them cannot write.
 
+mod address;
 mod apply;
 mod connect;
 mod failure;

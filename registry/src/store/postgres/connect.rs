@@ -1,21 +1,20 @@
 //! Connecting: options, pools with their bounds, and the schema.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres};
 
 use crate::config::Secret;
 use crate::error::Error;
 use crate::store::locks::KeyedLocks;
-use crate::store::postgres::PostgresIndex;
 use crate::store::postgres::failure::failed;
 use crate::store::postgres::lock::{Turns, named_lock};
 use crate::store::postgres::state::Continuity;
+use crate::store::postgres::{PostgresIndex, address};
 
 /// Connections for queries. PostgreSQL itself allows 100 by default, to all replicas together.
 const QUERY_CONNECTIONS: u32 = 12;
@@ -60,12 +59,7 @@ impl PostgresIndex {
     /// # Errors
     /// When the URL is none, or the database cannot be reached or changed.
     pub(crate) async fn connect(url: &Secret) -> Result<Self, Error> {
-        let options = PgConnectOptions::from_str(url.reveal())
-            .map_err(|error| Error::IndexUrl {
-                source: Box::new(error),
-            })?
-            .application_name("hayloft")
-            .disable_statement_logging();
+        let options = address::options(url)?;
         let mut connection = PgConnection::connect_with(&options).await.map_err(failed)?;
         migrate(&mut connection).await?;
         connection.close().await.map_err(failed)?;

@@ -45,6 +45,11 @@ impl PostgresIndex {
 
 /// What the failure means to who asked.
 pub(super) fn failed(error: sqlx::Error) -> Error {
+    if is_of_encryption(&error) {
+        return Error::IndexEncryption {
+            source: Box::new(error),
+        };
+    }
     match trouble(&error) {
         Trouble::Passing | Trouble::Lasting => Error::IndexUnavailable {
             source: Box::new(error),
@@ -56,6 +61,17 @@ pub(super) fn failed(error: sqlx::Error) -> Error {
 /// Whether the tables are not there, or not those that the migrations made.
 pub(super) fn is_without_tables(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| matches!(code.as_str(), "42P01" | "42703" | "3F000"))
+}
+
+/// Whether the two could not agree on an encrypted connection, as the address asks for one.
+fn is_of_encryption(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => error
+            .get_ref()
+            .is_some_and(|inner| inner.is::<rustls::Error>()),
+        _ => false,
+    }
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {
@@ -84,13 +100,13 @@ fn trouble(error: &sqlx::Error) -> Trouble {
         };
     }
     match error {
+        error if is_of_encryption(error) => Trouble::Lasting,
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             Trouble::Passing
         }
-        sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::BeginFailed => Trouble::Lasting,
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => {
+            Trouble::Lasting
+        }
         _ => Trouble::Broken,
     }
 }

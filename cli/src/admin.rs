@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use artifact::client::registry::scheme::is_plain;
 use artifact::error_code::ErrorBody;
 use futures::StreamExt;
+use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::args::storage::TargetArgs;
 use crate::endpoint;
-use crate::report::Interrupted;
+use crate::report::{Denied, Interrupted};
 
 /// How long the registry may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -26,11 +28,12 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// The registry that the arguments name, if they name one.
-    pub(crate) fn of(target: &TargetArgs) -> Result<Option<Self>> {
+    pub(crate) async fn of(target: &TargetArgs) -> Result<Option<Self>> {
         let Some(registry) = &target.registry else {
             return Ok(None);
         };
         let base = base_url(registry, target.plain_http)
+            .await
             .with_context(|| format!("--registry {registry}"))?;
         let builder = reqwest::Client::builder().connect_timeout(CONNECT);
         // A proxy cannot reach this machine's own loopback.
@@ -61,8 +64,15 @@ impl Admin {
             let status = answer.status();
             let body = answer.bytes().await.unwrap_or_default();
             let told = serde_json::from_slice::<ErrorBody>(&body).ok();
-            match told.and_then(|body| body.errors.into_iter().next()) {
-                Some(error) => bail!("the registry refuses: {}", error.message),
+            let told = told.and_then(|body| body.errors.into_iter().next());
+            let told = told.map(|error| error.message);
+            if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                let reason = told.unwrap_or_else(|| status.to_string());
+                let registry = self.registry();
+                return Err(Denied { registry, reason }.into());
+            }
+            match told {
+                Some(message) => bail!("the registry refuses: {message}"),
                 None => bail!("the registry answers {status}"),
             }
         }
@@ -86,20 +96,24 @@ impl Admin {
         Ok(())
     }
 
-    /// The login that is stored for the registry; without one the request is nobody's.
-    async fn login(&self) -> Result<Option<(String, String)>> {
+    /// `host[:port]`, as logins are stored for it.
+    fn registry(&self) -> String {
         let host = self.base.host_str().unwrap_or_default();
-        let registry = match self.base.port() {
+        match self.base.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
-        };
-        let found = endpoint::stored_logins().name_and_password(&registry).await;
-        Ok(found?)
+        }
+    }
+
+    /// The login that is stored for the registry; without one the request is nobody's.
+    async fn login(&self) -> Result<Option<(String, String)>> {
+        let logins = endpoint::stored_logins();
+        Ok(logins.name_and_password(&self.registry()).await?)
     }
 }
 
-/// Loopback hosts get plain HTTP, all others HTTPS, as everywhere else.
-fn base_url(registry: &str, plain_http: bool) -> Result<Url> {
+/// Loopback hosts are spoken to as they answer, all others by HTTPS, as everywhere else.
+async fn base_url(registry: &str, plain_http: bool) -> Result<Url> {
     if registry.starts_with("http://") || registry.starts_with("https://") {
         let url = Url::parse(registry)?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -108,7 +122,7 @@ fn base_url(registry: &str, plain_http: bool) -> Result<Url> {
         return Ok(url);
     }
     let plain = Url::parse(&format!("http://{registry}/"))?;
-    if plain_http || is_loopback(&plain) {
+    if plain_http || (is_loopback(&plain) && is_plain(registry).await) {
         return Ok(plain);
     }
     Ok(Url::parse(&format!("https://{registry}/"))?)

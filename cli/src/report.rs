@@ -27,6 +27,16 @@ pub(crate) struct Interrupted;
 #[error("{0}")]
 pub(crate) struct NotFound(pub(crate) String);
 
+/// A registry does not let the caller do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{registry} refuses access: {reason}; log in with hayloft login {registry}")]
+pub(crate) struct Denied {
+    /// `host[:port]`.
+    pub(crate) registry: String,
+    /// What it said.
+    pub(crate) reason: String,
+}
+
 /// A check found something wrong.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{0} faults found in the storage")]
@@ -73,6 +83,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<NotFound>() {
             return code::NOT_FOUND;
+        }
+        if cause.is::<Denied>() {
+            return code::DENIED;
         }
         if let Some(error) = cause.downcast_ref::<AgentError>() {
             return agent_exit_code(error.code);

@@ -3,15 +3,22 @@
 use std::path::Path;
 use std::process::Command;
 
-use tests::{Authority, Finished, Server, fixture, hayloft_command, run, scratch};
+use tests::{
+    Authority, Builder, FaultProxy, Finished, S3Server, Server, fixture, hayloft_command, run,
+    scratch,
+};
 
 use crate::registry_access::{ANN, PASSWORD};
 
 /// A registry that only ann may use, by TLS if there is an authority.
 fn guarded(folder: &Path, authority: Option<&Authority>) -> Server {
+    guard(Server::registry(), folder, authority)
+}
+
+fn guard(server: Builder, folder: &Path, authority: Option<&Authority>) -> Server {
     let accounts = folder.join("htpasswd");
     std::fs::write(&accounts, ANN).unwrap();
-    let mut server = Server::registry()
+    let mut server = server
         .argument("--htpasswd")
         .argument(accounts.to_str().unwrap());
     if let Some(authority) = authority {
@@ -39,12 +46,17 @@ fn at_home(command: &mut Command, home: &Path, authority: Option<&Authority>) ->
 }
 
 fn login(password: &str, registry: &str, home: &Path, authority: Option<&Authority>) -> Finished {
+    at_home(&mut login_command(password, registry), home, authority)
+}
+
+fn login_command(password: &str, registry: &str) -> Command {
     let mut shell = Command::new("sh");
     let script = "printf '%s\\n' \"$PASSWORD\" | \"$@\"";
     shell.args(["-c", script, "sh"]);
     let hayloft = hayloft_command(["login", registry, "-u", "ann", "--password-stdin"]);
     shell.arg(hayloft.get_program()).args(hayloft.get_args());
-    at_home(shell.env("PASSWORD", password), home, authority)
+    shell.env("PASSWORD", password);
+    shell
 }
 
 #[test]
@@ -172,5 +184,137 @@ fn skopeo_logs_in_and_copies_with_the_stored_login() {
         let _ = skopeo(&["inspect", "--raw"], &trust, &[&target]).succeeded();
         let _ = skopeo(&["logout"], &[], &[&registry]).succeeded();
         let _ = skopeo(&["inspect", "--raw"], &trust, &[&target]).failed();
+    }
+}
+
+/// Exit code of who is not let in.
+const DENIED: i32 = 7;
+
+#[test]
+fn looking_after_a_registry_takes_a_login() {
+    let authority = Authority::new();
+    for authority in [None, Some(&authority)] {
+        let folder = scratch();
+        let home = folder.path();
+        let server = guarded(home, authority);
+        let registry = server.address().to_owned();
+        let verbs = [
+            &["gc", "--dry-run"][..],
+            &["gc", "--force"],
+            &["fsck"],
+            &["registry", "reindex"],
+        ];
+        let on = |verb: &[&str]| {
+            let mut command = hayloft_command(verb);
+            at_home(command.args(["--registry", &registry]), home, authority)
+        };
+        for verb in verbs {
+            let refused = on(verb);
+            assert_eq!(refused.code, DENIED, "{verb:?}: {}", refused.stderr);
+            let remedy = format!("log in with hayloft login {registry}");
+            assert!(refused.stderr.contains(&remedy), "{}", refused.stderr);
+        }
+        let _ = login(PASSWORD, &registry, home, authority).succeeded();
+        for verb in verbs {
+            let _ = on(verb).succeeded();
+        }
+        assert!(!server.log().contains("canary"), "{}", server.log());
+    }
+}
+
+#[test]
+fn a_helper_keeps_the_login_and_is_asked_for_it() {
+    let folder = scratch();
+    let home = folder.path();
+    let server = guarded(home, None);
+    let registry = server.address().to_owned();
+    let (programs, kept) = (home.join("bin"), home.join("kept"));
+    std::fs::create_dir(&programs).unwrap();
+    let helper = programs.join("docker-credential-hay");
+    let script = "#!/bin/sh\n\
+        case \"$1\" in\n\
+        store) cat > \"$HOME/kept\";;\n\
+        get) read -r server; test \"$server\" = \"$REGISTRY\" && cat \"$HOME/kept\";;\n\
+        erase) cat > /dev/null; rm \"$HOME/kept\";;\n\
+        esac\n";
+    std::fs::write(&helper, script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&helper, executable).unwrap();
+    let config = format!(r#"{{"credHelpers":{{"{registry}":"hay"}}}}"#);
+    std::fs::create_dir(home.join("docker")).unwrap();
+    std::fs::write(home.join("docker/config.json"), &config).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let helped = |command: &mut Command| {
+        at_home(
+            command.env("PATH", &path).env("REGISTRY", &registry),
+            home,
+            None,
+        )
+    };
+    let hayloft = |arguments: &[&str]| helped(&mut hayloft_command(arguments));
+    let said = helped(&mut login_command(PASSWORD, &registry)).succeeded();
+    assert!(said.contains("kept in docker-credential-hay"), "{said}");
+    assert!(kept.exists());
+    let written = std::fs::read_to_string(home.join("docker/config.json")).unwrap();
+    assert_eq!(written, config, "the file holds no login");
+
+    let reference = format!("{registry}/team/model:v1");
+    let model = fixture("hay-tiny-q8_0.gguf");
+    let _ = hayloft(&["push", model.to_str().unwrap(), &reference]).succeeded();
+    let data = home.join("node");
+    let pull = ["pull", &reference, "--data", data.to_str().unwrap()];
+    let _ = hayloft(&pull).succeeded();
+    let _ = hayloft(&["gc", "--dry-run", "--registry", &registry]).succeeded();
+    let _ = hayloft(&["logout", &registry]).succeeded();
+    assert!(!kept.exists());
+    assert_eq!(hayloft(&["inspect", &reference]).code, DENIED);
+}
+
+#[test]
+fn a_redirect_to_the_bucket_is_followed_without_the_login() {
+    let s3 = S3Server::start();
+    let proxy = FaultProxy::start(&s3.address());
+    let folder = scratch();
+    let home = folder.path();
+    // Another host name than the registry's: who shares it gets no redirect with a login.
+    let bucket = format!("http://localhost:{}", proxy.address().port());
+    let builder = s3.registry().environment("AWS_ENDPOINT_URL", &bucket);
+    let server = guard(builder, home, None);
+    let registry = server.address().to_owned();
+    let reference = format!("{registry}/team/model:v1");
+    let model = fixture("hay-tiny-q8_0.gguf");
+    let content = std::fs::read(&model).unwrap();
+    let digest = artifact::Digest::sha256(&content);
+    let _ = login(PASSWORD, &registry, home, None).succeeded();
+    let push = ["push", model.to_str().unwrap(), &reference];
+    let _ = at_home(&mut hayloft_command(push), home, None).succeeded();
+
+    // A redirect is good for 15 minutes; what the registry signs for itself is not.
+    let redirected = || -> Vec<String> {
+        let heads = proxy.heads().into_iter();
+        heads
+            .filter(|head| head.contains("X-Amz-Expires=900&"))
+            .collect()
+    };
+    let file = home.join("blob");
+    let blob = format!("http://{registry}/v2/team/model/blobs/{digest}");
+    let login = format!("ann:{PASSWORD}");
+    let mut curl = Command::new("curl");
+    curl.args(["-sSfL", "-u", &login, "-o"])
+        .arg(&file)
+        .arg(&blob);
+    let _ = run(&mut curl).succeeded();
+    assert!(std::fs::read(&file).unwrap() == content);
+    assert_eq!(redirected().len(), 1, "curl was redirected");
+
+    let data = home.join("node");
+    let pull = ["pull", &reference, "--data", data.to_str().unwrap()];
+    let _ = at_home(&mut hayloft_command(pull), home, None).succeeded();
+    let redirected = redirected();
+    assert!(redirected.len() > 1, "our own client was redirected");
+    for head in redirected {
+        let fields = head.to_ascii_lowercase();
+        assert!(!fields.contains("\r\nauthorization:"), "{head}");
+        assert!(!fields.contains("\r\ncookie:"), "{head}");
     }
 }

@@ -42,11 +42,25 @@ struct Rule {
     fault: Fault,
 }
 
+/// What goes wrong, and what has come.
+#[derive(Debug, Default)]
+struct Shared {
+    rules: Mutex<Vec<Rule>>,
+    heads: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn note(&self, head: &str) {
+        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        heads.push(head.to_owned());
+    }
+}
+
 /// The running proxy; it ends with the value.
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
-    rules: Arc<Mutex<Vec<Rule>>>,
+    shared: Arc<Shared>,
     /// Dropped to end the proxy.
     _stop: tokio::sync::oneshot::Sender<()>,
 }
@@ -61,8 +75,8 @@ impl FaultProxy {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         listener.set_nonblocking(true).expect("a listener");
-        let rules: Arc<Mutex<Vec<Rule>>> = Arc::default();
-        let shared = Arc::clone(&rules);
+        let shared: Arc<Shared> = Arc::default();
+        let served = Arc::clone(&shared);
         let target = target.to_owned();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
@@ -73,14 +87,14 @@ impl FaultProxy {
             runtime.block_on(async {
                 let listener = TcpListener::from_std(listener).expect("a listener");
                 tokio::select! {
-                    () = accept(listener, target, shared) => {}
+                    () = accept(listener, target, served) => {}
                     _ = stopped => {}
                 }
             });
         });
         Self {
             address,
-            rules,
+            shared,
             _stop: stop,
         }
     }
@@ -94,7 +108,11 @@ impl FaultProxy {
     /// The next `times` requests with this method (`*` for any) whose path and query contain `part`
     /// meet the fault. Earlier faults come first.
     pub fn inject(&self, method: &'static str, part: &str, times: usize, fault: Fault) {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self
+            .shared
+            .rules
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         rules.push(Rule {
             method,
             part: part.to_owned(),
@@ -107,24 +125,39 @@ impl FaultProxy {
     /// How many requests have met a fault.
     #[must_use]
     pub fn met(&self) -> usize {
-        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = self
+            .shared
+            .rules
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         rules.iter().map(|rule| rule.met).sum()
+    }
+
+    /// The heads of all requests that came, as they came.
+    #[must_use]
+    pub fn heads(&self) -> Vec<String> {
+        let heads = self.shared.heads.lock();
+        heads.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Nothing goes wrong from here on.
     pub fn heal(&self) {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self
+            .shared
+            .rules
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         rules.iter_mut().for_each(|rule| rule.left = 0);
     }
 }
 
-async fn accept(listener: TcpListener, target: String, rules: Arc<Mutex<Vec<Rule>>>) {
+async fn accept(listener: TcpListener, target: String, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let target = target.clone();
-        let rules = Arc::clone(&rules);
+        let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             // Either side may go at any time: that is what a proxy sees.
-            let _ = forward(client, &target, &rules).await;
+            let _ = forward(client, &target, &shared).await;
         });
     }
 }
@@ -164,10 +197,11 @@ impl Message {
     }
 }
 
-async fn forward(mut client: TcpStream, target: &str, rules: &Mutex<Vec<Rule>>) -> io::Result<()> {
+async fn forward(mut client: TcpStream, target: &str, shared: &Shared) -> io::Result<()> {
     let Some(mut request) = read_head(&mut client).await? else {
         return Ok(());
     };
+    shared.note(&request.head);
     if request.header("expect").is_some() {
         client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
@@ -181,7 +215,7 @@ async fn forward(mut client: TcpStream, target: &str, rules: &Mutex<Vec<Rule>>) 
         }
         request.body.extend_from_slice(&piece[..count]);
     }
-    let fault = take_fault(&request.head, rules);
+    let fault = take_fault(&request.head, &shared.rules);
     let drops_conditions = matches!(fault, Some(Fault::DropConditions));
     request.edit(|name, value| match name {
         "connection" | "expect" => None,

@@ -2,7 +2,7 @@
 
 mod auth;
 mod lease;
-mod scheme;
+pub mod scheme;
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};

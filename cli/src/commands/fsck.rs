@@ -18,7 +18,7 @@ pub(crate) async fn fsck(args: &FsckArgs) -> Result<()> {
         summary: None,
     };
     let work = async {
-        match Admin::of(&args.target)? {
+        match Admin::of(&args.target).await? {
             Some(admin) => check_running(&admin, args, &mut follower).await,
             None => check_here(args, &mut follower).await,
         }

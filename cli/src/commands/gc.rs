@@ -12,7 +12,7 @@ use crate::progress::Spinner;
 pub(crate) async fn gc(args: &GcArgs) -> Result<()> {
     let mut follower = Follower::new(args.output.output);
     let work = async {
-        match Admin::of(&args.target)? {
+        match Admin::of(&args.target).await? {
             Some(admin) => collect_running(&admin, args, &mut follower).await,
             None => collect_here(args, &mut follower).await,
         }

@@ -84,7 +84,7 @@ pub(crate) async fn runtime(args: RuntimeArgs) -> Result<()> {
 /// Makes the registry's index follow its records: in a running registry while it serves, else
 /// anew.
 pub(crate) async fn reindex(target: &TargetArgs) -> Result<()> {
-    if let Some(admin) = Admin::of(target)? {
+    if let Some(admin) = Admin::of(target).await? {
         return until_interrupted(reindex_running(&admin)).await;
     }
     let config = target.storage.to_config(&target.data)?;

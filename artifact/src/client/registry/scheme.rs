@@ -12,7 +12,7 @@ const TLS_ALERT: u8 = 21;
 
 /// Whether the registry `host:port` speaks plain HTTP. A server for TLS answers plain HTTP with
 /// an alert, or, to help people, with a plain 400, which no registry gives for this request.
-pub(super) async fn is_plain(registry: &str) -> bool {
+pub async fn is_plain(registry: &str) -> bool {
     let address = if registry
         .rsplit_once(':')
         .is_some_and(|(_, port)| port.parse::<u16>().is_ok())

@@ -42,10 +42,11 @@ pub(crate) async fn open(config: &Config, folder: &DataFolder) -> Result<Stores,
 fn open_folder(config: &Config, folder: &DataFolder) -> Result<Stores, Error> {
     fs::create_dir_all(folder.records()).map_err(Error::storage("create", folder.records()))?;
     let store = Arc::new(LocalStore::open(folder.clone(), config.max_uploads)?);
+    let records = Records::open_local(&folder.records(), store.health())?;
     Ok(Stores {
         blobs: Arc::<LocalStore>::clone(&store),
         uploads: store,
-        records: Records::open_local(&folder.records())?,
+        records,
         owner: None,
     })
 }

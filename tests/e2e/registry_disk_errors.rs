@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use reqwest::StatusCode;
 use tests::{eventually, scratch};
 
-use crate::registry_support::{Api, error_code};
+use crate::registry_support::{Api, error_code, image};
 use tests::Server;
 
 /// Makes every fsync of a process fail while it lives.
@@ -74,4 +74,43 @@ async fn after_a_failed_sync_nothing_is_taken_in_until_a_restart() {
     assert_eq!(api.push_blob("a", b"lost").await, digest);
     let read = api.get(&format!("a/blobs/{kept}")).await;
     assert_eq!(read.text().await.unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn a_record_that_the_disk_does_not_keep_is_not_acknowledged_and_nothing_after_it_is() {
+    for change in ["put", "delete"] {
+        let data = scratch();
+        let mut api = Api::on(Server::registry().data(data.path()).start());
+        for tag in ["kept", "other"] {
+            let _ = api.push_image("a", tag, b"kept").await;
+        }
+        let failing = FailingDisk::of(&api.server).await;
+        // Its content is there, so that only the record of the tag is written, or removed.
+        let refused = match change {
+            "put" => api.put_manifest("a", "lost", &image(&[b"kept"])).await,
+            _ => api.delete("a/manifests/kept").await,
+        };
+        let failed = StatusCode::INTERNAL_SERVER_ERROR;
+        assert_eq!(refused.status(), failed, "{change}");
+        drop(failing);
+        let log = api.server.log();
+        assert!(log.contains("the store is degraded"), "{change}: {log}");
+        for refused in [
+            api.put_manifest("a", "later", &image(&[b"kept"])).await,
+            api.delete("a/manifests/other").await,
+            api.post("a/blobs/uploads/").await,
+        ] {
+            let status = refused.status();
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{change}");
+        }
+        for (tag, status) in [("later", 404), ("other", 200)] {
+            let found = api.head(&format!("a/manifests/{tag}")).await;
+            assert_eq!(found.status(), status, "{change}");
+        }
+
+        assert_eq!(api.server.terminate(), Some(0), "{change}");
+        let api = Api::on(Server::registry().data(data.path()).start());
+        let pushed = api.put_manifest("a", "lost", &image(&[b"kept"])).await;
+        assert_eq!(pushed.status(), StatusCode::CREATED, "{change}");
+    }
 }

@@ -27,14 +27,21 @@ impl Health {
 
     /// Passes `outcome` on; a failed sync degrades the store.
     pub(crate) fn watch<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
-        if let Err(error @ Error::Sync { path, source }) = &outcome {
+        if let Err(error) = &outcome {
+            self.note(error);
+        }
+        outcome
+    }
+
+    /// Looks at what failed; a failed sync degrades the store.
+    pub(crate) fn note(&self, error: &Error) {
+        if let Error::Sync { path, source } = error {
             tracing::debug!(%error);
             self.degrade(format!(
                 "its disk failed to sync {} ({source})",
                 path.display()
             ));
         }
-        outcome
     }
 
     /// Refuses writes from here on.

@@ -94,6 +94,11 @@ impl LocalStore {
         })
     }
 
+    /// Whether the disk keeps what it is told to keep, for whatever else is written to it.
+    pub(crate) fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
+    }
+
     /// What requests for session `id` share; read from disk when this run has not met it yet.
     async fn shared(&self, repository: &Repository, id: Uuid) -> Result<Arc<Shared>, Error> {
         let files = UploadFolder::new(&self.folder.uploads(), id);

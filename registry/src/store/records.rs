@@ -6,6 +6,7 @@
 //! one write and can never contradict each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::store::health::Health;
 use crate::store::key::RecordKey;
 
 /// That a repository exists.
@@ -184,33 +186,44 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub(crate) struct Records {
     store: Arc<dyn ObjectStore>,
-    /// The folder behind a local store, whose deletes must be made durable here.
-    folder: Option<PathBuf>,
+    /// What is behind a local store.
+    local: Option<Local>,
+}
+
+/// A folder with records, on a disk that may fail to keep them.
+#[derive(Clone, Debug)]
+struct Local {
+    /// Deletes must be made durable here.
+    folder: PathBuf,
+    /// Shared with the blobs of the same disk.
+    health: Arc<Health>,
 }
 
 impl Records {
-    /// Opens the records in a local folder, which must exist. Every put syncs file and folder.
-    pub(crate) fn open_local(folder: &Path) -> Result<Self, Error> {
+    /// Opens the records in a local folder, which must exist. Every put syncs file and folder; one
+    /// that the disk did not keep turns `health` bad.
+    pub(crate) fn open_local(folder: &Path, health: Arc<Health>) -> Result<Self, Error> {
         let store = LocalFileSystem::new_with_prefix(folder)
             .map_err(|source| Error::record("open", String::new(), source))?
             .with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
-            folder: Some(folder.to_owned()),
+            local: Some(Local {
+                folder: folder.to_owned(),
+                health,
+            }),
         })
     }
 
     /// The records in a bucket: `store` is what lies below `records/` there. A put that was answered
     /// is durable, and so is a delete.
     pub(crate) fn open_bucket(store: Arc<dyn ObjectStore>) -> Self {
-        Self {
-            store,
-            folder: None,
-        }
+        Self { store, local: None }
     }
 
     /// Writes a record over whatever was there; it is durable when this returns.
     pub(crate) async fn put(&self, entry: &Entry) -> Result<(), Error> {
+        self.require_health()?;
         let path = entry.key().path();
         let json = entry.to_json().map_err(|source| Error::DamagedRecord {
             key: path.clone(),
@@ -219,29 +232,47 @@ impl Records {
         let location = ObjectPath::from(path.as_str());
         match self.store.put(&location, json.into()).await {
             Ok(_) => Ok(()),
-            Err(source) => Err(Error::record("write", path, source)),
+            Err(source) => Err(self.failed("write", path, source)),
         }
     }
 
     /// Removes a record; its absence is durable when this returns. An absent record is fine.
     pub(crate) async fn remove(&self, key: &RecordKey) -> Result<(), Error> {
+        self.require_health()?;
         let path = key.path();
         let location = ObjectPath::from(path.as_str());
         match self.store.delete(&location).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(source) => return Err(Error::record("remove", path, source)),
+            Err(source) => return Err(self.failed("remove", path, source)),
         }
         // The local store syncs what it writes but not what it removes.
-        let Some(parent) = self
-            .folder
-            .as_ref()
-            .and_then(|folder| folder.join(&path).parent().map(Path::to_owned))
-        else {
+        let Some(local) = self.local.clone() else {
             return Ok(());
         };
-        tokio::task::spawn_blocking(move || sync_folder_if_present(&parent))
+        let work = move || {
+            let path = local.folder.join(path);
+            let parent = path.parent().unwrap_or(&local.folder);
+            local.health.watch(sync_folder_if_present(parent))
+        };
+        tokio::task::spawn_blocking(work)
             .await
             .map_err(Error::Task)?
+    }
+
+    fn require_health(&self) -> Result<(), Error> {
+        self.local
+            .as_ref()
+            .map_or(Ok(()), |local| local.health.require())
+    }
+
+    /// A change that failed. After one that a disk did not keep, no later success proves anything.
+    fn failed(&self, action: &'static str, key: String, source: object_store::Error) -> Error {
+        let Some(local) = self.local.as_ref().filter(|_| is_lost(&source)) else {
+            return Error::record(action, key, source);
+        };
+        let error = Error::sync(local.folder.join(key))(io::Error::other(source));
+        local.health.note(&error);
+        error
     }
 
     /// The record that lies under `key`, `None` when there is none.
@@ -308,7 +339,7 @@ impl Records {
         let location = ObjectPath::from(name);
         match self.store.put(&location, content.into()).await {
             Ok(_) => Ok(()),
-            Err(source) => Err(Error::record("write", name.to_owned(), source)),
+            Err(source) => Err(self.failed("write", name.to_owned(), source)),
         }
     }
 
@@ -354,11 +385,24 @@ async fn read(
     Entry::from_json(key, &json).map_err(|source| Error::DamagedRecord { key: path, source })
 }
 
+/// Whether the disk itself failed: the local store does not tell a sync from other calls.
+fn is_lost(error: &object_store::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let code = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        if code == Some(rustix::io::Errno::IO.raw_os_error()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn sync_folder_if_present(folder: &Path) -> Result<(), Error> {
     match std::fs::File::open(folder) {
-        Ok(folder_file) => folder_file
-            .sync_all()
-            .map_err(Error::storage("sync", folder)),
+        Ok(folder_file) => folder_file.sync_all().map_err(Error::sync(folder)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::storage("open", folder)(error)),
     }

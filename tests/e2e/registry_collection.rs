@@ -348,3 +348,25 @@ async fn a_collection_that_is_killed_is_finished_by_the_next_one() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn a_registry_collects_by_itself_from_time_to_time() {
+    let builder = Server::registry().argument("--gc-interval").argument("1s");
+    let api = Api::on(builder.argument("--gc-grace").argument("1s").start());
+    let _ = api.push_image("a", "1", b"kept").await;
+    for loose in [&b"first"[..], b"second"] {
+        let digest = api.push_blob("a", loose).await;
+        // Asking for it would keep it: the folder is looked at instead.
+        let data = api.server.data();
+        eventually("the loose blob is gone", 30, async || {
+            (contents(data) == 3).then_some(())
+        })
+        .await;
+        assert!(!has(&api, &format!("a/blobs/{digest}")).await);
+    }
+    assert!(has(&api, "a/manifests/1").await);
+    let metrics = api.client.get(format!("{}/metrics", api.server.url()));
+    let metrics = metrics.send().await.unwrap().text().await.unwrap();
+    let counted = "hayloft_registry_collected_blobs_total 2";
+    assert!(metrics.contains(counted), "{metrics}");
+}

@@ -245,6 +245,60 @@ async fn idle_connections_make_room_and_health_answers_when_all_are_busy() {
     .await;
 }
 
+/// H10: clients that close one half, or reset in the middle of a pull, leave nothing behind.
+#[tokio::test]
+async fn half_closed_and_reset_connections_leave_nothing_open() {
+    let api = Api::start();
+    let content = noise(3_000_000, 10);
+    let digest = api.push_blob("a", &content).await;
+    let process = format!("/proc/{}", api.server.id());
+    let count = |what: &str| {
+        std::fs::read_dir(format!("{process}/{what}"))
+            .unwrap()
+            .count()
+    };
+    let request = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let pull = |read: usize| {
+        let mut stream = connect(&api);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut taken = vec![0; read];
+        stream.read_exact(&mut taken).unwrap();
+        stream
+    };
+    // The threads that files are read by come with the first pulls.
+    drop((0..20).map(pull).collect::<Vec<_>>());
+    let open = "hayloft_registry_connections_open";
+    let is_alone = async || {
+        let text = raw_get(api.server.address(), "/metrics").1;
+        let line = text.lines().find(|line| line.starts_with(open))?;
+        // The harness's own connection, and the one that asks.
+        (line.rsplit(' ').next()? == "2").then_some(())
+    };
+    eventually("they are gone", 20, is_alone).await;
+    let before = count("fd");
+    for read in (0..200).chain((1..20).map(|part| part * 150_000)) {
+        // Closing with bytes unread resets.
+        drop(pull(read));
+        let half = pull(read.min(1000));
+        half.shutdown(std::net::Shutdown::Write).unwrap();
+        drop(half);
+    }
+    // One that still listens: hyper takes its end for the end of the connection.
+    let mut half = pull(0);
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    let _ = until_closed(&mut half);
+    drop(half);
+    eventually("all of them are gone", 20, is_alone).await;
+    eventually("their files are closed", 20, async || {
+        (count("fd") <= before).then_some(())
+    })
+    .await;
+    // Tokio keeps at most 512 threads for files, and ends those that rest.
+    assert!(count("task") < 64, "{} threads", count("task"));
+    let whole = api.get(&format!("a/blobs/{digest}")).await;
+    assert!(whole.bytes().await.unwrap() == content);
+}
+
 /// A descriptor may carry its content: then it must be that content (P20).
 #[tokio::test]
 async fn data_in_a_descriptor_must_be_what_its_digest_says() {

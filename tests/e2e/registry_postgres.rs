@@ -2,6 +2,7 @@
 //! that was emptied, put back or mixed up.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use artifact::Digest;
 use reqwest::StatusCode;
@@ -200,4 +201,47 @@ async fn listings_go_on_from_page_to_page() {
     // In byte order, as sled has it, whatever the database's own order is.
     assert_eq!(found, ["B", "a-1", "a.1", "a_1", "b", "v0", "v1"]);
     assert_eq!(digest, Digest::sha256(manifest.to_string().as_bytes()));
+}
+
+/// The registry's answer takes 4 MiB at most, because a client may hold it to that.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+#[tokio::test]
+async fn a_hundred_thousand_referrers_come_in_pages_of_bounded_size() {
+    let (folder, postgres) = (scratch(), Postgres::start());
+    let api = Api::on(registry(folder.path(), &postgres).start());
+    fill(&api).await;
+    // As many again of the one that is there, under other digests.
+    let _ = postgres.sql(
+        "INSERT INTO hayloft.manifests
+         SELECT repository, 'sha256:' || lpad(to_hex(number), 64, '0'), subject, record
+         FROM hayloft.manifests, generate_series(1, 99999) number WHERE subject IS NOT NULL;
+         ANALYZE hayloft.manifests",
+    );
+    let subject = Digest::sha256(image(&[b"one"]).to_string().as_bytes());
+    let first = format!("/v2/a/b/referrers/{subject}");
+    for (filter, expected) in [("", 100_000), ("?artifactType=none", 0)] {
+        let mut next = Some(format!("{first}{filter}"));
+        let (mut found, mut longest) = (0, Duration::ZERO);
+        while let Some(path) = next {
+            let url = format!("{}{path}", api.server.url());
+            let began = Instant::now();
+            let page = api.client.get(url).send().await.unwrap();
+            assert_eq!(page.status(), StatusCode::OK);
+            let link = page.headers().get("link").cloned();
+            let body = page.bytes().await.unwrap();
+            longest = longest.max(began.elapsed());
+            assert!(body.len() <= PAGE_BYTES, "{}", body.len());
+            let list: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            found += list["manifests"].as_array().unwrap().len();
+            next = link.map(|link| {
+                let link = link.to_str().unwrap();
+                let (path, _) = link.trim_start_matches('<').split_once('>').unwrap();
+                path.to_owned()
+            });
+        }
+        assert_eq!(found, expected, "{filter}");
+        // A page costs what is on it, not what there is: seconds would be a scan of everything.
+        assert!(longest < Duration::from_secs(5), "{filter}: {longest:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use artifact::Digest;
 use reqwest::StatusCode;
 use tests::upstream::noise;
-use tests::{Builder, Postgres, Server, eventually, hayloft_command, run, scratch};
+use tests::{Builder, Postgres, Server, SmallDisk, eventually, hayloft_command, run, scratch};
 
 use crate::registry_faults::{fill, holds_everything};
 use crate::registry_support::{Api, error_code, header, image};
@@ -151,6 +151,40 @@ async fn a_read_only_database_serves_pulls_and_refuses_pushes() {
         (response.status() == StatusCode::CREATED).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_database_whose_disk_is_full_refuses_pushes_and_goes_on_when_there_is_room() {
+    let disk = SmallDisk::mount(256);
+    let (folder, postgres) = (scratch(), Postgres::start_on(&disk));
+    let api = Api::on(registry(&folder, &postgres).start());
+    fill(&api).await;
+    disk.fill();
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        // There is some room left within the pages that the tables have.
+        assert!(acknowledged.len() < 2000, "the disk does not fill up");
+        let tag = format!("v{}", acknowledged.len());
+        let response = api.put_manifest("a/b", &tag, &image(&[b"two"])).await;
+        if response.status() != StatusCode::CREATED {
+            break response;
+        }
+        acknowledged.push(tag);
+    };
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(header(&refused, "retry-after"), "5");
+    let pulled = api.get("a/b/manifests/one").await;
+    assert_eq!(pulled.text().await.unwrap(), image(&[b"one"]).to_string());
+    disk.free();
+    eventually("pushes work again", 30, async || {
+        let response = api.put_manifest("a/b", "later", &image(&[b"two"])).await;
+        (response.status() == StatusCode::CREATED).then_some(())
+    })
+    .await;
+    for tag in &acknowledged {
+        let kept = api.head(&format!("a/b/manifests/{tag}")).await;
+        assert_eq!(kept.status(), StatusCode::OK, "{tag} was acknowledged");
+    }
 }
 
 #[tokio::test]

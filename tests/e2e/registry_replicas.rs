@@ -11,13 +11,13 @@ use crate::registry_faults::{fill, holds_everything};
 use crate::registry_support::{Api, header, image};
 
 /// What the replicas share.
-struct Shared {
-    bucket: S3Server,
-    postgres: Postgres,
+pub(crate) struct Shared {
+    pub(crate) bucket: S3Server,
+    pub(crate) postgres: Postgres,
 }
 
 impl Shared {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self {
             bucket: S3Server::start(),
             postgres: Postgres::start(),
@@ -25,13 +25,13 @@ impl Shared {
     }
 
     /// One more replica.
-    fn replica(&self) -> Api {
+    pub(crate) fn replica(&self) -> Api {
         let builder = self.bucket.registry().argument("--index");
         Api::on(builder.argument(&self.postgres.url()).start())
     }
 
     /// Two that start at the same instant, on a bucket and a database that nobody has used.
-    fn two_at_once(&self) -> (Api, Api) {
+    pub(crate) fn two_at_once(&self) -> (Api, Api) {
         std::thread::scope(|scope| {
             let one = scope.spawn(|| self.replica());
             let other = self.replica();

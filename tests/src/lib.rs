@@ -3,8 +3,8 @@
 //! [`Server`] runs one role (or `serve`, all of them), [`hayloft`] runs a verb to its end,
 //! [`upstream`] is an origin with faults on demand, [`CuttingProxy`] breaks connections off,
 //! [`S3Server`] is a bucket, [`FaultProxy`] makes one misbehave, [`SmallDisk`] is soon full,
-//! [`Authority`] issues certificates, [`Postgres`] is a database server, [`fixture`] finds the
-//! bundled model.
+//! [`Authority`] issues certificates, [`Postgres`] is a database server, [`Balancer`] stands before
+//! replicas, [`fixture`] finds the bundled model.
 
 #![allow(
     clippy::expect_used,
@@ -14,6 +14,7 @@
 )]
 
 mod authority;
+mod balancer;
 mod collector;
 mod command;
 mod cutting_proxy;
@@ -28,6 +29,7 @@ mod terminal;
 pub mod upstream;
 
 pub use authority::{Authority, Pair};
+pub use balancer::Balancer;
 pub use collector::{Collector, ReceivedSpan};
 pub use command::{
     Finished, ask_to_end, fixture, hang_up, hayloft, hayloft_command, project_root, run,

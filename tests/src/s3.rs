@@ -9,10 +9,12 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 
-use crate::{Builder, Server};
+use crate::{Builder, Finished, Server, hayloft_command, run};
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "models";
+/// Where registries keep everything in it.
+pub const STORAGE: &str = "s3://models/team";
 const KEY: &str = "test-key";
 const SECRET: &str = "test-secret";
 
@@ -104,7 +106,14 @@ impl S3Server {
         registry_in(&self.address(), KEY, SECRET)
     }
 
-    /// The same through a proxy.
+    /// A verb on the bucket's storage itself, where the arguments name it by [`STORAGE`].
+    #[must_use]
+    pub fn hayloft(&self, arguments: &[&str]) -> Finished {
+        let mut command = hayloft_command(arguments);
+        run(command.envs(environment(&self.address(), KEY, SECRET)))
+    }
+
+    /// The same registry through a proxy.
     #[must_use]
     pub fn registry_through(&self, proxy: SocketAddr) -> Builder {
         registry_in(&proxy.to_string(), KEY, SECRET)
@@ -114,13 +123,22 @@ impl S3Server {
 /// A registry in [`BUCKET`] of any S3 server.
 #[must_use]
 pub fn registry_in(address: &str, key: &str, secret: &str) -> Builder {
-    Server::registry()
-        .argument("--storage")
-        .argument(&format!("s3://{BUCKET}/team"))
-        .environment("AWS_ACCESS_KEY_ID", key)
-        .environment("AWS_SECRET_ACCESS_KEY", secret)
-        .environment("AWS_ENDPOINT_URL", &format!("http://{address}"))
-        .environment("AWS_REGION", "us-east-1")
+    let builder = Server::registry().argument("--storage").argument(STORAGE);
+    environment(address, key, secret)
+        .into_iter()
+        .fold(builder, |builder, (name, value)| {
+            builder.environment(name, &value)
+        })
+}
+
+/// What finds the server, and what it lets in.
+fn environment(address: &str, key: &str, secret: &str) -> [(&'static str, String); 4] {
+    [
+        ("AWS_ACCESS_KEY_ID", key.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", secret.to_owned()),
+        ("AWS_ENDPOINT_URL", format!("http://{address}")),
+        ("AWS_REGION", "us-east-1".to_owned()),
+    ]
 }
 
 /// [`BUCKET`] of any S3 server, for a store in this process.

@@ -53,12 +53,12 @@ test: lint ## lint, then every test that needs only Debian, PyPI and Rust packag
 	$(CARGO) test --release --workspace --tests
 
 .PHONY: test-peers
-test-peers: ## tests against peers that are built first: crane, regctl, helm, oras, distribution, Ollama
+test-peers: ## eight rounds of soak, and tests against peers that are built first: crane, Ollama and others
 	scripts/install-deps.sh peers
 	scripts/build-peers.sh
 	$(CARGO) build --release --workspace --all-targets
-	$(CARGO) test --release --workspace --test peers
 	$(CARGO) test --release --workspace --test soak -- --rounds 8
+	$(CARGO) test --release --workspace --test peers
 
 ROUNDS ?= 200
 .PHONY: soak

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,10 @@ use crate::metrics::Metrics;
 /// What a connection buffers of requests and of answers each: large, because blobs are, but not so
 /// large that a hundred pulls at once take much memory. It bounds request heads too.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// What the kernel holds of an answer to a client on this machine (it takes twice this number). By
+/// default it would take megabytes, which fall out of the processor's cache before the client reads
+/// them; so a blob arrives half as fast again. Farther clients need the room: much is under way.
+const SEND_BUFFER_HERE: usize = 256 * 1024;
 /// Streams that one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 128;
 /// A dead HTTP/2 connection is found out by asking this often...
@@ -114,9 +120,12 @@ async fn finish(connections: GracefulShutdown, options: &Options) {
 async fn accept(listener: &TcpListener, places: &Places) -> Option<(TcpStream, Place)> {
     places.free().await;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, client)) => {
             // Answers are small or written in large pieces: nothing is gained by waiting.
             let _ = stream.set_nodelay(true);
+            if is_here(&stream, client.ip()) {
+                let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER_HERE);
+            }
             Some((stream, places.take()))
         }
         Err(error) => {
@@ -124,6 +133,12 @@ async fn accept(listener: &TcpListener, places: &Places) -> Option<(TcpStream, P
             None
         }
     }
+}
+
+/// Whether the client is on this machine.
+fn is_here(stream: &TcpStream, client: IpAddr) -> bool {
+    let here = stream.local_addr().map(|address| address.ip());
+    client.is_loopback() || here.is_ok_and(|here| here == client)
 }
 
 fn builder(limits: &Limits) -> Builder<TokioExecutor> {

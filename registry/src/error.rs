@@ -2,6 +2,8 @@
 
 mod wrap;
 
+pub(crate) use wrap::is_full;
+
 use std::io;
 use std::path::PathBuf;
 

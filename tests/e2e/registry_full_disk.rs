@@ -1,9 +1,6 @@
 //! A full disk: pushes are refused, pulls go on, and with room all is well again.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
 
 use artifact::Digest;
 use reqwest::StatusCode;
@@ -12,20 +9,6 @@ use tests::upstream::noise;
 use tests::{Server, SmallDisk, eventually};
 
 use crate::registry_support::{Api, image};
-
-/// Takes all the room, to the last page; [`make_room`] gives it back.
-fn fill(data: &Path) {
-    let filler = File::options()
-        .create(true)
-        .append(true)
-        .open(data.join("filler"))
-        .unwrap();
-    while (&filler).write_all(&[0; 4096]).is_ok() {}
-}
-
-fn make_room(data: &Path) {
-    std::fs::remove_file(data.join("filler")).unwrap();
-}
 
 #[tokio::test]
 async fn a_full_disk_refuses_the_push_keeps_the_rest_and_lets_it_go_on_later() {
@@ -80,7 +63,7 @@ async fn a_disk_without_room_for_records_refuses_the_manifest() {
     let api = Api::on(Server::registry().data(data).start());
     let digest = api.push_image("a", "kept", b"layer").await;
     let manifest = image(&[b"layer", b"layer"]);
-    fill(data);
+    disk.fill();
     let refused = api.put_manifest("a", "new", &manifest).await;
     assert_eq!(refused.status(), StatusCode::INSUFFICIENT_STORAGE);
     assert_eq!(
@@ -89,7 +72,7 @@ async fn a_disk_without_room_for_records_refuses_the_manifest() {
     );
     let kept = api.head(&format!("a/manifests/{digest}")).await;
     assert_eq!(kept.status(), StatusCode::OK);
-    make_room(data);
+    disk.free();
     let accepted = api.put_manifest("a", "new", &manifest).await;
     assert_eq!(accepted.status(), StatusCode::CREATED);
 }
@@ -106,14 +89,14 @@ async fn an_index_that_met_a_full_disk_works_again_when_there_is_room() {
         let put = api.put_manifest("a", &tag(number), &manifest).await;
         assert_eq!(put.status(), StatusCode::CREATED);
     }
-    fill(data);
+    disk.fill();
     // Removing a record gives room, which is taken again; to note it, the index needs some.
     let next = Cell::new(0);
     let refused = eventually("the index meets the full disk", 30, async || {
         let number = next.replace(next.get() + 1);
         assert!(number < TAGS, "the index never needed room");
         let deleted = api.delete(&format!("a/manifests/{}", tag(number))).await;
-        fill(data);
+        disk.fill();
         match deleted.status() {
             StatusCode::ACCEPTED => None,
             StatusCode::INSUFFICIENT_STORAGE => Some(number),
@@ -123,7 +106,7 @@ async fn an_index_that_met_a_full_disk_works_again_when_there_is_room() {
     .await;
     let pulled = api.get(&format!("a/manifests/{kept}")).await;
     assert_eq!(pulled.status(), StatusCode::OK);
-    make_room(data);
+    disk.free();
     // Whether the refused one took effect, nobody was promised.
     let deleted = api
         .delete(&format!("a/manifests/{}", tag(refused)))

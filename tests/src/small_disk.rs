@@ -35,12 +35,14 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Takes all the space that is left.
+    /// Takes all the space that is left, to the last page; again, if some was given back since.
     ///
     /// # Panics
     /// When the filler cannot be made.
     pub fn fill(&self) {
-        let mut filler = std::fs::File::create(self.filler()).expect("a filler");
+        let mut options = std::fs::File::options();
+        let filler = options.create(true).append(true).open(self.filler());
+        let mut filler = filler.expect("a filler");
         let block = vec![0; 64 * 1024];
         while std::io::Write::write_all(&mut filler, &block).is_ok() {}
     }

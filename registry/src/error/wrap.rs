@@ -28,6 +28,13 @@ impl Error {
         }
     }
 
+    /// Wraps what a full disk or bucket was met with.
+    pub(crate) fn full(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::StorageFull {
+            source: Box::new(source),
+        }
+    }
+
     /// Wraps a failed file operation; a full disk becomes [`Error::StorageFull`].
     pub(crate) fn storage(
         action: &'static str,
@@ -36,9 +43,7 @@ impl Error {
         let path = path.into();
         move |source| {
             if is_full(&source) {
-                Self::StorageFull {
-                    source: Box::new(source),
-                }
+                Self::full(source)
             } else {
                 Self::Storage {
                     action,
@@ -54,9 +59,7 @@ impl Error {
         let path = path.into();
         move |source| {
             if is_full(&source) {
-                Self::StorageFull {
-                    source: Box::new(source),
-                }
+                Self::full(source)
             } else {
                 Self::Sync { path, source }
             }
@@ -71,9 +74,7 @@ impl Error {
     ) -> Self {
         let key = key.into();
         match source {
-            source if is_full_bucket(&source) => Self::StorageFull {
-                source: Box::new(source),
-            },
+            source if is_full_bucket(&source) => Self::full(source),
             source @ (object_store::Error::PermissionDenied { .. }
             | object_store::Error::Unauthenticated { .. }) => Self::ObjectDenied {
                 action,
@@ -91,16 +92,12 @@ impl Error {
     /// Wraps a failed record operation; a full disk becomes [`Error::StorageFull`].
     pub(crate) fn record(action: &'static str, key: String, source: object_store::Error) -> Self {
         if is_full_bucket(&source) {
-            return Self::StorageFull {
-                source: Box::new(source),
-            };
+            return Self::full(source);
         }
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
         while let Some(error) = cause {
             if error.downcast_ref::<io::Error>().is_some_and(is_full) {
-                return Self::StorageFull {
-                    source: Box::new(source),
-                };
+                return Self::full(source);
             }
             cause = error.source();
         }
@@ -133,7 +130,8 @@ fn is_full_bucket(error: &object_store::Error) -> bool {
     words.iter().any(|word| text.contains(word))
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether a file operation failed for want of room, on the disk or in a quota.
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

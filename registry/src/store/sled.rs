@@ -148,7 +148,7 @@ impl SledIndex {
     }
 
     fn any(&self, prefix: &[u8]) -> Result<bool, Error> {
-        Ok(!self.scan(prefix, &first())?.is_empty())
+        Ok(!self.scan(prefix, &Page::first(1))?.is_empty())
     }
 
     fn holds(&self, entry: &Entry) -> Result<bool, Error> {
@@ -340,7 +340,7 @@ impl MetadataIndex for SledIndex {
 
     fn holder_of<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<Repository>> {
         let prefix = parts(b'h', &[&digest.to_string(), ""]);
-        let names = self.names(&prefix, &first(), Repository::parse);
+        let names = self.names(&prefix, &Page::first(1), Repository::parse);
         ready(names.map(|mut names| names.pop()))
     }
 
@@ -359,7 +359,7 @@ impl MetadataIndex for SledIndex {
         content: &'a Digest,
     ) -> Answer<'a, Option<Digest>> {
         let prefix = parts(b'n', &[repository.as_str(), &content.to_string(), ""]);
-        let names = self.names(&prefix, &first(), Digest::parse);
+        let names = self.names(&prefix, &Page::first(1), Digest::parse);
         ready(names.map(|mut names| names.pop()))
     }
 
@@ -369,7 +369,7 @@ impl MetadataIndex for SledIndex {
         manifest: &'a Digest,
     ) -> Answer<'a, Option<Digest>> {
         let prefix = parts(b'x', &[repository.as_str(), &manifest.to_string(), ""]);
-        let names = self.names(&prefix, &first(), Digest::parse);
+        let names = self.names(&prefix, &Page::first(1), Digest::parse);
         ready(names.map(|mut names| names.pop()))
     }
 
@@ -427,17 +427,7 @@ impl MetadataIndex for SledIndex {
 }
 
 fn everything() -> Page {
-    Page {
-        after: None,
-        limit: usize::MAX,
-    }
-}
-
-fn first() -> Page {
-    Page {
-        after: None,
-        limit: 1,
-    }
+    Page::first(usize::MAX)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use sled::Db;
 use tokio::sync::RwLock;
 
-use crate::error::Error;
+use crate::error::{Error, is_full};
 use crate::store::index::Answer;
 use crate::store::sled::SledIndex;
 
@@ -140,11 +140,7 @@ impl SledIndex {
 /// What sled reports, as ours; a full disk becomes [`Error::StorageFull`].
 pub(super) fn failed(source: sled::Error) -> Error {
     match &source {
-        sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-            Error::StorageFull {
-                source: Box::new(source),
-            }
-        }
+        sled::Error::Io(error) if is_full(error) => Error::full(source),
         _ => Error::index(source),
     }
 }

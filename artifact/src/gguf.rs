@@ -147,7 +147,7 @@ impl Header {
             let end = tensor.end_in_file(self.data_offset)?;
             if end > file_size {
                 return Err(Error::TensorBeyondFile {
-                    tensor: tensor.name().to_owned(),
+                    tensor: error::shown(tensor.name()),
                     end,
                     file_size,
                 });

@@ -390,6 +390,13 @@ fn names_of_a_stranger_are_shortened_and_escaped() {
     let key = format!("\u{1b}[2J{}", "x".repeat(60_000));
     let text = refuse(GgufBuilder::new().raw_kv(key.as_bytes(), 99, &[])).to_string();
     assert!(text.len() < 250 && text.contains("\\u{1b}[2J"), "{text}");
+
+    let mut cut_off = GgufBuilder::new()
+        .tensor("\u{1b}[2J", &[256], "F32")
+        .build();
+    cut_off.pop();
+    let text = parse(&cut_off).unwrap_err().to_string();
+    assert!(text.contains("tensor \"\\u{1b}[2J\" ends"), "{text}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod answer;
 pub mod error;
 pub mod fetch;
 pub mod logins;
+pub mod partial;
 pub mod push;
 pub mod registry;
 pub mod retry;

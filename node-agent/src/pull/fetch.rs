@@ -4,24 +4,21 @@
 //! The origin is the only source yet, and [`spans`] the only plan; both meet the pipeline in
 //! [`Sink`], so that chunk maps and peers can be put beside them.
 
-mod pipeline;
-
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use artifact::client::fetch::Mode;
+use artifact::client::partial::{ChunkState, PartFile, Pipeline, Sink};
 use artifact::client::{self, BlobSource};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::cache::NodeCache;
-use crate::cache::ingest::Ingest;
-use crate::cache::ingest::map::ChunkState;
+use crate::cache::ingest::{Ingest, stopped};
 use crate::error::Error;
 use crate::pull::single_flight::{Phase, Report};
-use pipeline::{Pipeline, Sink};
 
 /// Chunks that one request asks for at most.
 const CHUNKS_PER_REQUEST: u64 = 4;
@@ -49,23 +46,26 @@ pub(crate) async fn fetch(
         let (ingest, states) = cache
             .blocking(move |cache| Ingest::open(cache, digest, size))
             .await?;
-        let ingest = Arc::new(ingest);
-        let spans = spans(&ingest, &states);
-        report.set_completed(present_bytes(&ingest, &states));
+        let part = ingest.part();
+        let spans = spans(part, &states);
+        report.set_completed(part.present_bytes(&states));
         report.set_phase(Phase::Fetching);
-        let mut pipeline = Pipeline::start(Arc::clone(&ingest), states, report.clone());
+        let progress = Arc::new(report.clone());
+        let mut pipeline = Pipeline::start(Arc::clone(part), states, progress);
         let outcome = download(&source, spans, &mut pipeline, connections).await;
         fetched += pipeline.received();
         if let Err(error) = outcome {
             let (own, is_empty) = pipeline.abandon().await;
+            let error = own.map_or(error, |own| ingest.broken(own));
             if is_empty {
                 // Not worth resuming, and its disk space may be wanted elsewhere.
                 cache.blocking(move |_| ingest.discard()).await?;
             }
-            return Err(own.unwrap_or(error));
+            return Err(error);
         }
         report.set_phase(Phase::Verifying);
-        actual = pipeline.finish().await?;
+        let finished = pipeline.finish().await;
+        actual = finished.map_err(|error| ingest.broken(error))?;
         if actual == digest {
             cache.blocking(move |_| ingest.commit()).await?;
             return Ok(fetched);
@@ -80,14 +80,14 @@ pub(crate) async fn fetch(
 }
 
 /// The runs of absent chunks, cut to requests.
-fn spans(ingest: &Ingest, states: &[ChunkState]) -> VecDeque<Range<u64>> {
-    let longest = ingest.chunk_bytes().saturating_mul(CHUNKS_PER_REQUEST);
+fn spans(part: &PartFile, states: &[ChunkState]) -> VecDeque<Range<u64>> {
+    let longest = part.chunk_bytes().saturating_mul(CHUNKS_PER_REQUEST);
     let mut spans: VecDeque<Range<u64>> = VecDeque::new();
     for (chunk, state) in states.iter().enumerate() {
         if *state != ChunkState::Absent {
             continue;
         }
-        let range = ingest.chunk_range(chunk);
+        let range = part.chunk_range(chunk);
         match spans.back_mut() {
             Some(last) if last.end == range.start && range.end - last.start <= longest => {
                 last.end = range.end;
@@ -96,19 +96,6 @@ fn spans(ingest: &Ingest, states: &[ChunkState]) -> VecDeque<Range<u64>> {
         }
     }
     spans
-}
-
-fn present_bytes(ingest: &Ingest, states: &[ChunkState]) -> u64 {
-    let present = states
-        .iter()
-        .enumerate()
-        .filter(|(_, state)| **state != ChunkState::Absent);
-    present
-        .map(|(chunk, _)| {
-            let range = ingest.chunk_range(chunk);
-            range.end - range.start
-        })
-        .sum()
 }
 
 /// Brings all spans in: by ranges if the origin serves them, else in one stream.
@@ -124,7 +111,7 @@ async fn download(
         }
         outcome => return outcome,
     }
-    let start = pipeline.restart().await?;
+    let start = pipeline.restart().await.map_err(|_| stopped())?;
     let reader = source.reader(start..source.size(), Mode::Whole);
     pump(reader, &pipeline.sink(), None).await
 }
@@ -199,7 +186,7 @@ async fn pump(
             // Nobody waits when there is only one connection.
             let _ = first_bytes.send(());
         }
-        sink.put(offset, bytes).await?;
+        sink.put(offset, bytes).await.map_err(|_| stopped())?;
     }
     Ok(())
 }

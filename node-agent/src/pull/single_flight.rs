@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use artifact::Digest;
+use artifact::client::partial::Progress;
 use tokio::sync::watch;
 use tracing::Instrument;
 
@@ -42,21 +43,26 @@ impl Report {
     }
 
     /// Bytes that are here, those of an earlier run included.
-    pub(crate) fn completed(&self) -> u64 {
-        self.completed.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn set_completed(&self, bytes: u64) {
         self.completed.store(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn add_completed(&self, bytes: u64) {
-        self.completed.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.send_replace(phase);
     }
+}
+
+impl Progress for Report {
+    fn written(&self, bytes: u64) {
+        self.completed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn forgotten(&self, bytes: u64) {
+        self.completed.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    // Whoever waits for a download waits for all of it.
+    fn chunk_is_whole(&self, _chunk: usize) {}
 }
 
 /// A place in a flight.

@@ -13,15 +13,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use artifact::{Digest, Digester};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::cache::ingest::Ingest;
-use crate::cache::ingest::map::ChunkState;
-use crate::error::Error;
-use crate::pull::single_flight::Report;
+use crate::client::partial::{ChunkState, Fault, PartFile};
+use crate::digest::{Digest, Digester};
 
 /// Pieces that may wait for the writer, each at most what one read of a socket gives.
 const QUEUE_PIECES: usize = 16;
@@ -30,7 +27,29 @@ const HASH_BYTES: usize = 256 * 1024;
 /// Bytes written between two syncs.
 const SYNC_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Why a pipeline gives no digest.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] Fault),
+    /// One of its threads ended before its time, or the pipeline was given up.
+    #[error("the writer of the download ended before its time")]
+    Stopped,
+}
+
+/// Is told how far the blob has come, from the writer's thread.
+pub trait Progress: Send + Sync + std::fmt::Debug {
+    /// So many more bytes are in the file.
+    fn written(&self, bytes: u64);
+    /// So many of them count no more: their chunks were not whole when the download started over.
+    fn forgotten(&self, bytes: u64);
+    /// All bytes of a chunk can be read.
+    fn chunk_is_whole(&self, chunk: usize);
+}
+
 /// What the writer is told.
+#[derive(Debug)]
 enum Message {
     Piece(u64, Bytes),
     /// Forget what is known of chunks that are not whole, and answer where the first one begins.
@@ -38,36 +57,35 @@ enum Message {
 }
 
 /// Takes the bytes of one connection.
-#[derive(Clone)]
-pub(super) struct Sink {
+#[derive(Clone, Debug)]
+pub struct Sink {
     sender: mpsc::Sender<Message>,
     received: Arc<AtomicU64>,
 }
 
 impl Sink {
     /// Hands over bytes of the blob; waits while the writer is behind.
-    pub(super) async fn put(&self, offset: u64, bytes: Bytes) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the writer has ended; [`Pipeline::abandon`] says why.
+    pub async fn put(&self, offset: u64, bytes: Bytes) -> Result<(), Error> {
         self.received
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let sent = self.sender.send(Message::Piece(offset, bytes)).await;
-        sent.map_err(|_| stopped())
-    }
-}
-
-fn stopped() -> Error {
-    Error::Interrupted {
-        what: "the writer of the download".to_owned(),
+        sent.map_err(|_| Error::Stopped)
     }
 }
 
 /// What the threads share.
+#[derive(Debug)]
 struct Shared {
-    ingest: Arc<Ingest>,
-    progress: Mutex<Progress>,
+    part: Arc<PartFile>,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
-struct Progress {
+#[derive(Debug)]
+struct State {
     chunks: Vec<ChunkState>,
     /// Bytes of each chunk that is not whole yet.
     filled: Vec<u64>,
@@ -78,27 +96,28 @@ struct Progress {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until `ready` gives something.
-    fn wait<T>(&self, mut ready: impl FnMut(&Progress) -> Option<T>) -> T {
-        let mut progress = self.lock();
+    fn wait<T>(&self, mut ready: impl FnMut(&State) -> Option<T>) -> T {
+        let mut state = self.lock();
         loop {
-            if let Some(found) = ready(&progress) {
+            if let Some(found) = ready(&state) {
                 return found;
             }
-            progress = self
+            state = self
                 .changed
-                .wait(progress)
+                .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
 /// The threads of one download.
-pub(super) struct Pipeline {
+#[derive(Debug)]
+pub struct Pipeline {
     sink: Option<Sink>,
     shared: Arc<Shared>,
     received: Arc<AtomicU64>,
@@ -109,17 +128,22 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     /// Starts the threads over what is here already.
-    pub(super) fn start(ingest: Arc<Ingest>, chunks: Vec<ChunkState>, report: Report) -> Self {
+    #[must_use]
+    pub fn start(
+        part: Arc<PartFile>,
+        chunks: Vec<ChunkState>,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_PIECES);
         let shared = Arc::new(Shared {
-            progress: Mutex::new(Progress {
+            state: Mutex::new(State {
                 filled: vec![0; chunks.len()],
                 chunks,
                 unsynced: 0,
                 is_over: false,
             }),
             changed: Condvar::new(),
-            ingest,
+            part,
         });
         let received = Arc::new(AtomicU64::new(0));
         let [writing, hashing, syncing] = [(); 3].map(|()| Arc::clone(&shared));
@@ -128,7 +152,9 @@ impl Pipeline {
                 sender,
                 received: Arc::clone(&received),
             }),
-            writer: tokio::task::spawn_blocking(move || write(&writing, receiver, &report)),
+            writer: tokio::task::spawn_blocking(move || {
+                write(&writing, receiver, progress.as_ref())
+            }),
             hasher: tokio::task::spawn_blocking(move || hash(&hashing)),
             syncer: tokio::task::spawn_blocking(move || sync(&syncing)),
             shared,
@@ -137,7 +163,8 @@ impl Pipeline {
     }
 
     /// Where connections put their bytes.
-    pub(super) fn sink(&self) -> Sink {
+    #[must_use]
+    pub fn sink(&self) -> Sink {
         self.sink.clone().unwrap_or_else(|| Sink {
             // A pipeline that has ended takes nothing: its queue has no reader.
             sender: mpsc::channel(1).0,
@@ -146,34 +173,41 @@ impl Pipeline {
     }
 
     /// Bytes that came over the network.
-    pub(super) fn received(&self) -> u64 {
+    #[must_use]
+    pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
     /// After the connections have ended: what they left half done is forgotten. Gives the first
     /// byte that is missing.
-    pub(super) async fn restart(&mut self) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the writer has ended.
+    pub async fn restart(&mut self) -> Result<u64, Error> {
         let (answer, start) = oneshot::channel();
         let sender = &self.sink().sender;
         sender
             .send(Message::Restart(answer))
             .await
-            .map_err(|_| stopped())?;
-        start.await.map_err(|_| stopped())
+            .map_err(|_| Error::Stopped)?;
+        start.await.map_err(|_| Error::Stopped)
     }
 
     /// After everything was put: waits for the threads and gives the digest of what is on disk.
-    pub(super) async fn finish(mut self) -> Result<Digest, Error> {
+    ///
+    /// # Errors
+    /// When the disk failed, or a chunk is missing.
+    pub async fn finish(mut self) -> Result<Digest, Error> {
         self.sink = None;
         joined((&mut self.writer).await)?;
         let digest = joined((&mut self.hasher).await)?;
         joined((&mut self.syncer).await)?;
-        digest.ok_or_else(stopped)
+        digest.ok_or(Error::Stopped)
     }
 
     /// After a failure: stops the threads. Gives their own failure, if it was that, and whether no
     /// chunk is here.
-    pub(super) async fn abandon(mut self) -> (Option<Error>, bool) {
+    pub async fn abandon(mut self) -> (Option<Error>, bool) {
         self.sink = None;
         let writer = joined((&mut self.writer).await);
         let hasher = joined((&mut self.hasher).await);
@@ -195,22 +229,22 @@ impl Drop for Pipeline {
 }
 
 fn joined<T>(ended: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T, Error> {
-    ended.unwrap_or_else(|_| Err(stopped()))
+    ended.unwrap_or(Err(Error::Stopped))
 }
 
 /// The writer: puts pieces in their place and notes chunks that became whole.
 fn write(
     shared: &Shared,
     mut receiver: mpsc::Receiver<Message>,
-    report: &Report,
+    progress: &dyn Progress,
 ) -> Result<(), Error> {
     let outcome = (|| {
         while let Some(message) = receiver.blocking_recv() {
             match message {
-                Message::Piece(offset, bytes) => write_piece(shared, offset, &bytes, report)?,
+                Message::Piece(offset, bytes) => write_piece(shared, offset, &bytes, progress)?,
                 Message::Restart(answer) => {
                     // A pull that has gone meanwhile needs no answer.
-                    let _ = answer.send(restart(shared, report));
+                    let _ = answer.send(restart(shared, progress));
                 }
             }
         }
@@ -222,13 +256,18 @@ fn write(
 }
 
 /// A piece may lie across chunks; parts of chunks that are whole already are dropped.
-fn write_piece(shared: &Shared, offset: u64, bytes: &[u8], report: &Report) -> Result<(), Error> {
-    let ingest = &shared.ingest;
+fn write_piece(
+    shared: &Shared,
+    offset: u64,
+    bytes: &[u8],
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let part_file = &shared.part;
     let end = offset + bytes.len() as u64;
     let mut at = offset;
     while at < end {
-        let chunk = usize::try_from(at / ingest.chunk_bytes()).unwrap_or(usize::MAX);
-        let range = ingest.chunk_range(chunk);
+        let chunk = usize::try_from(at / part_file.chunk_bytes()).unwrap_or(usize::MAX);
+        let range = part_file.chunk_range(chunk);
         let until = end.min(range.end);
         let part = slice(bytes, at - offset, until - offset);
         let is_whole = shared
@@ -237,10 +276,12 @@ fn write_piece(shared: &Shared, offset: u64, bytes: &[u8], report: &Report) -> R
             .get(chunk)
             .is_none_or(|s| *s != ChunkState::Absent);
         if !is_whole && !part.is_empty() {
-            ingest.write_at(at, part)?;
+            part_file.write_at(at, part)?;
             let whole = range.end - range.start;
-            note_written(shared, chunk, until - at, whole)?;
-            report.add_completed(until - at);
+            progress.written(until - at);
+            if note_written(shared, chunk, until - at, whole)? {
+                progress.chunk_is_whole(chunk);
+            }
         }
         at = until.max(at + 1);
     }
@@ -252,59 +293,61 @@ fn slice(bytes: &[u8], from: u64, to: u64) -> &[u8] {
     bytes.get(index(from)..index(to)).unwrap_or_default()
 }
 
-fn note_written(shared: &Shared, chunk: usize, bytes: u64, whole: u64) -> Result<(), Error> {
-    let mut progress = shared.lock();
-    progress.filled[chunk] += bytes;
-    if progress.filled[chunk] < whole {
-        return Ok(());
+/// Counts bytes of a chunk; `true` when it became whole by them.
+fn note_written(shared: &Shared, chunk: usize, bytes: u64, whole: u64) -> Result<bool, Error> {
+    let mut state = shared.lock();
+    state.filled[chunk] += bytes;
+    if state.filled[chunk] < whole {
+        return Ok(false);
     }
-    progress.chunks[chunk] = ChunkState::Written;
-    progress.unsynced += whole;
-    drop(progress);
+    state.chunks[chunk] = ChunkState::Written;
+    state.unsynced += whole;
+    drop(state);
     shared.changed.notify_all();
-    shared.ingest.mark(chunk, ChunkState::Written)
+    shared.part.mark(chunk, ChunkState::Written)?;
+    Ok(true)
 }
 
-fn restart(shared: &Shared, report: &Report) -> u64 {
-    let mut progress = shared.lock();
-    let lost: u64 = progress
+fn restart(shared: &Shared, progress: &dyn Progress) -> u64 {
+    let mut state = shared.lock();
+    let lost: u64 = state
         .chunks
         .iter()
-        .zip(&progress.filled)
+        .zip(&state.filled)
         .filter(|(state, _)| **state == ChunkState::Absent)
         .map(|(_, filled)| filled)
         .sum();
-    report.set_completed(report.completed().saturating_sub(lost));
-    progress.filled.fill(0);
-    let first = progress
+    progress.forgotten(lost);
+    state.filled.fill(0);
+    let first = state
         .chunks
         .iter()
         .position(|state| *state == ChunkState::Absent);
-    first.map_or(shared.ingest.size(), |chunk| {
-        shared.ingest.chunk_range(chunk).start
+    first.map_or(shared.part.size(), |chunk| {
+        shared.part.chunk_range(chunk).start
     })
 }
 
 /// The hasher: follows the unbroken beginning of the blob. Gives nothing when the download ended
 /// before it was whole.
 fn hash(shared: &Shared) -> Result<Option<Digest>, Error> {
-    let ingest = &shared.ingest;
-    let mut digester = Digester::new(ingest.digest().algorithm());
+    let part_file = &shared.part;
+    let mut digester = Digester::new(part_file.digest().algorithm());
     let mut buffer = vec![0; HASH_BYTES];
-    for chunk in 0..ingest.chunk_count() {
-        let is_here = shared.wait(|progress| match progress.chunks[chunk] {
-            ChunkState::Absent => progress.is_over.then_some(false),
+    for chunk in 0..part_file.chunk_count() {
+        let is_here = shared.wait(|state| match state.chunks[chunk] {
+            ChunkState::Absent => state.is_over.then_some(false),
             ChunkState::Written | ChunkState::Synced => Some(true),
         });
         if !is_here {
             return Ok(None);
         }
-        let range = ingest.chunk_range(chunk);
+        let range = part_file.chunk_range(chunk);
         let mut at = range.start;
         while at < range.end {
             let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
             let piece = &mut buffer[..left.min(HASH_BYTES)];
-            ingest.read_at(at, piece)?;
+            part_file.read_at(at, piece)?;
             digester.update(piece);
             at += piece.len() as u64;
         }
@@ -315,18 +358,18 @@ fn hash(shared: &Shared) -> Result<Option<Digest>, Error> {
 /// The syncer: each time enough has come, makes it durable, and only then says so in the map.
 fn sync(shared: &Shared) -> Result<(), Error> {
     loop {
-        let is_over = shared.wait(|progress| {
-            let is_due = progress.unsynced >= SYNC_BYTES;
-            (is_due || progress.is_over).then_some(progress.is_over)
+        let is_over = shared.wait(|state| {
+            let is_due = state.unsynced >= SYNC_BYTES;
+            (is_due || state.is_over).then_some(state.is_over)
         });
         // Taken before the sync: what is written while it runs is not covered by it.
         let covered = take_unsynced(&mut shared.lock());
         if !covered.is_empty() {
-            shared.ingest.sync_data()?;
+            shared.part.sync_data()?;
             for chunk in &covered {
-                shared.ingest.mark(*chunk, ChunkState::Synced)?;
+                shared.part.mark(*chunk, ChunkState::Synced)?;
             }
-            shared.ingest.sync_map()?;
+            shared.part.sync_map()?;
         }
         if is_over {
             return Ok(());
@@ -334,10 +377,10 @@ fn sync(shared: &Shared) -> Result<(), Error> {
     }
 }
 
-fn take_unsynced(progress: &mut Progress) -> Vec<usize> {
-    progress.unsynced = 0;
+fn take_unsynced(state: &mut State) -> Vec<usize> {
+    state.unsynced = 0;
     let mut covered = Vec::new();
-    for (chunk, state) in progress.chunks.iter_mut().enumerate() {
+    for (chunk, state) in state.chunks.iter_mut().enumerate() {
         if *state == ChunkState::Written {
             *state = ChunkState::Synced;
             covered.push(chunk);

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use artifact::Digest;
+use crate::digest::Digest;
 
 const MAGIC: &[u8; 8] = b"HAYMAP01";
 const HEADER_BYTES: usize = 64;
@@ -31,7 +31,7 @@ const MAX_CHUNKS: u64 = 64 * 1024 * 1024;
 
 /// How far a chunk has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum ChunkState {
+pub enum ChunkState {
     /// Not here, or not whole.
     Absent,
     /// All its bytes were written.
@@ -61,7 +61,7 @@ impl ChunkState {
 
 /// The open map file.
 #[derive(Debug)]
-pub(crate) struct ChunkRecord {
+pub(super) struct ChunkRecord {
     file: File,
     chunk_bytes: u64,
 }
@@ -69,7 +69,7 @@ pub(crate) struct ChunkRecord {
 impl ChunkRecord {
     /// Reads the map of a blob of `size` bytes. Nothing when it is not such a map: then all of the
     /// download counts as absent.
-    pub(crate) fn read(file: File, size: u64) -> io::Result<Option<(Self, Vec<ChunkState>)>> {
+    pub(super) fn read(file: File, size: u64) -> io::Result<Option<(Self, Vec<ChunkState>)>> {
         let mut header = [0; HEADER_BYTES];
         match file.read_exact_at(&mut header, 0) {
             Ok(()) => {}
@@ -129,7 +129,7 @@ impl ChunkRecord {
     }
 
     /// Starts a map with every chunk absent.
-    pub(crate) fn create(file: File, size: u64, chunk_bytes: u64) -> io::Result<Self> {
+    pub(super) fn create(file: File, size: u64, chunk_bytes: u64) -> io::Result<Self> {
         let count = usize::try_from(size.div_ceil(chunk_bytes)).map_err(io::Error::other)?;
         let mut bytes = header_of(size, chunk_bytes, &boot_id()).to_vec();
         bytes.resize(HEADER_BYTES + count, 0);
@@ -139,18 +139,18 @@ impl ChunkRecord {
     }
 
     /// Bytes of a chunk; the last one may be shorter.
-    pub(crate) fn chunk_bytes(&self) -> u64 {
+    pub(super) fn chunk_bytes(&self) -> u64 {
         self.chunk_bytes
     }
 
     /// Writes down how far a chunk has come.
-    pub(crate) fn mark(&self, chunk: usize, state: ChunkState) -> io::Result<()> {
+    pub(super) fn mark(&self, chunk: usize, state: ChunkState) -> io::Result<()> {
         self.file
             .write_all_at(&[state.to_byte()], (HEADER_BYTES + chunk) as u64)
     }
 
     /// Makes the marks durable.
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 }
@@ -181,7 +181,7 @@ fn boot_id() -> [u8; BOOT_ID_BYTES] {
 mod tests {
     use std::os::unix::fs::FileExt;
 
-    use crate::cache::ingest::map::{ChunkRecord, ChunkState, header_of};
+    use crate::client::partial::map::{ChunkRecord, ChunkState, header_of};
 
     const CHUNK: u64 = 64 * 1024;
 

@@ -1,11 +1,12 @@
 //! The network, in reading order: errors, the caller of the node agent's API, the registry client,
-//! the download of a blob, the push of a blob.
+//! the origins of models of any kind, the download of a blob, the push of a blob.
 //!
 //! ```text
 //! AgentClient ── HTTP or Unix socket ──► node agent
 //! RegistryClient ── resolve, exists, put_manifest ──► any OCI registry
 //!    ├── fetch: ranged GET of a blob, checked and resumable
 //!    └── push:  one pass over a file, hashed while it is sent
+//! Origin ── manifest, blob, tags ──► a registry, the Ollama library or Hugging Face
 //! ```
 
 pub mod agent;
@@ -13,6 +14,7 @@ mod answer;
 pub mod error;
 pub mod fetch;
 pub mod logins;
+pub mod origin;
 pub mod partial;
 pub mod push;
 pub mod registry;
@@ -23,6 +25,7 @@ pub use agent::{AgentClient, DEFAULT_AGENT};
 pub use error::Error;
 pub use fetch::{BlobSource, RangeReader};
 pub use logins::LoginFiles;
+pub use origin::{Answer, Found, InvalidOrigin, Known, Origin, OriginKind, OriginUrl, Selector};
 pub use push::{PushedBlob, push_bytes, push_file};
 pub use registry::{Credentials, RegistryClient, RegistryOptions, Resolved, check_login};
 pub use retry::RetryPolicy;

@@ -209,7 +209,7 @@ impl Puller {
                 Ok(resolved) => return Ok(resolved),
                 Err(error) => error,
             };
-            let is_hopeless = is_cached || error.is_refused() || !error.is_retryable();
+            let is_hopeless = is_cached || error.is_down() || !error.is_retryable();
             match delays.next() {
                 Some(delay) if !is_hopeless => {
                     let asked = error.retry_after().unwrap_or_default();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Response;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::client::error::Error;
@@ -33,6 +34,34 @@ pub(crate) async fn read_bounded(mut answer: Response, limit: usize) -> Result<V
         }
         body.extend_from_slice(&chunk);
     }
+}
+
+/// The body of an answer as JSON of a form that is known.
+pub(crate) async fn json<T: DeserializeOwned>(answer: Response, limit: usize) -> Result<T, Error> {
+    let url = shown(answer.url());
+    let is_page = content_type(answer.headers()).is_some_and(|kind| kind == "text/html");
+    let body = read_bounded(answer, limit).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        if is_page || looks_like_a_page(&body) {
+            Error::WebPage { url }
+        } else {
+            Error::Answer {
+                url,
+                reason: error.to_string(),
+            }
+        }
+    })
+}
+
+/// Whether a body is a web page, such as proxies and log-in portals answer anything with.
+pub(crate) fn looks_like_a_page(body: &[u8]) -> bool {
+    let begin = body.trim_ascii_start();
+    let starts = |text: &[u8]| {
+        begin
+            .get(..text.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(text))
+    };
+    starts(b"<!doctype html") || starts(b"<html")
 }
 
 /// A URL for messages: without its query, which may carry a signature.

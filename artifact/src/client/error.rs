@@ -116,6 +116,43 @@ pub enum Error {
         /// What was asked for.
         reference: Box<Reference>,
     },
+    /// An origin does not have what was asked for.
+    #[error("{what} is not at {place}: {hint}")]
+    Absent {
+        /// What was asked for.
+        what: String,
+        /// Where.
+        place: String,
+        /// What a person can do.
+        hint: &'static str,
+    },
+    /// A kind of origin that cannot do what was asked for.
+    #[error("{place} cannot be asked for {what}: {reason}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// Where.
+        place: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A web page where something else was expected.
+    #[error(
+        "{url} answered with a web page: is a proxy or a log-in portal of the network between here \
+         and there?"
+    )]
+    WebPage {
+        /// What was asked for.
+        url: String,
+    },
+    /// An answer that is not of the form expected.
+    #[error("{url} answered something that cannot be used: {reason}")]
+    Answer {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The registry does not have the blob.
     #[error("blob {digest} is not at {url}")]
     BlobUnknown {
@@ -248,8 +285,24 @@ impl Error {
 
     /// Whether nothing listens at the address: asking again in a moment rarely helps.
     #[must_use]
-    pub fn is_refused(&self) -> bool {
+    pub fn is_down(&self) -> bool {
         matches!(self, Self::Transport { source, .. } if source.is_connect())
+    }
+
+    /// Whether somebody is there who does not let this caller have it: other credentials, or
+    /// another policy of a proxy, would help.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Denied { .. } | Self::Login { .. } => true,
+            Self::Status { status, .. } => matches!(
+                *status,
+                StatusCode::UNAUTHORIZED
+                    | StatusCode::FORBIDDEN
+                    | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            ),
+            _ => false,
+        }
     }
 
     /// Whether the other side could not be reached at all, or did not keep the connection.
@@ -271,13 +324,19 @@ impl Error {
         matches!(self, Self::RangesIgnored { .. } | Self::WrongRange { .. })
     }
 
+    /// Whether an origin answered that it does not have the manifest, the repository or the blob.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(
+            self,
+            Self::ManifestUnknown { .. } | Self::BlobUnknown { .. } | Self::Absent { .. }
+        )
+    }
+
     /// Whether what was asked for is not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(
-            self,
-            Self::ManifestUnknown { .. } | Self::BlobUnknown { .. }
-        ) || crate::client::agent::is_not_found(self)
+        self.is_absent() || crate::client::agent::is_not_found(self)
     }
 
     /// The kind of the error in the node agent's API.
@@ -285,8 +344,12 @@ impl Error {
     pub fn code(&self) -> AgentErrorCode {
         match self {
             Self::Denied { .. } | Self::Login { .. } => AgentErrorCode::Denied,
-            Self::ManifestUnknown { .. } | Self::BlobUnknown { .. } => AgentErrorCode::NotFound,
-            Self::Manifest { .. } | Self::NotAModel { .. } => AgentErrorCode::Unsupported,
+            Self::ManifestUnknown { .. } | Self::BlobUnknown { .. } | Self::Absent { .. } => {
+                AgentErrorCode::NotFound
+            }
+            Self::Manifest { .. } | Self::NotAModel { .. } | Self::Unsupported { .. } => {
+                AgentErrorCode::Unsupported
+            }
             Self::TooLong { .. }
             | Self::Truncated { .. }
             | Self::WrongRange { .. }
@@ -298,6 +361,8 @@ impl Error {
             | Self::Stalled { .. }
             | Self::Status { .. }
             | Self::Handshake { .. }
+            | Self::WebPage { .. }
+            | Self::Answer { .. }
             | Self::AgentUnreachable { .. }
             | Self::AgentCut { .. }
             | Self::AgentAnswer { .. } => AgentErrorCode::Unreachable,

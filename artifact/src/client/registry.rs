@@ -2,28 +2,27 @@
 
 mod auth;
 mod lease;
+mod listing;
+mod manifest;
 pub mod scheme;
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use url::Url;
 
-use crate::client::answer::{content_type, read_bounded};
 use crate::client::error::Error;
 use crate::client::transport::Transport;
 use crate::digest::Digest;
-use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
-use crate::media_type::ACCEPT_MANIFESTS;
+use crate::manifest::Manifest;
 use crate::reference::{DEFAULT_TAG, Reference, Tag};
 
 use auth::Authorization;
 pub use auth::Credentials;
 pub(crate) use auth::Operation;
-
-const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(crate) use manifest::{Asked, Fetched, Head};
 
 /// How to speak to a registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +75,19 @@ impl RegistryClient {
             url: text,
             reason: "it is not a URL",
         })?;
+        Self::with_base(transport, reference, options, base)
+    }
+
+    /// A client for a repository at a place that is known to the letter: `base` ends in
+    /// `/v2/<repository>/`, in the spelling that the registry knows it by. `reference` is its name
+    /// in messages and in the scope of tokens.
+    pub(crate) fn with_base(
+        transport: &Transport,
+        reference: &Reference,
+        options: &RegistryOptions,
+        base: Url,
+    ) -> Result<Self, Error> {
+        let is_plain = base.scheme() == "http";
         Ok(Self {
             http: transport.http(reference.is_loopback())?,
             transport: transport.clone(),
@@ -96,72 +108,6 @@ impl RegistryClient {
     /// The transport it was opened with.
     pub(crate) fn transport(&self) -> &Transport {
         &self.transport
-    }
-
-    /// Asks for the manifest that the reference names: by digest if it has one, else by tag.
-    ///
-    /// # Errors
-    /// [`Error::ManifestUnknown`]; [`Error::DigestMismatch`] when the bytes are not those that were
-    /// asked for or announced; [`Error::NotAModel`] for an index; and those of any request.
-    pub async fn resolve(&self) -> Result<Resolved, Error> {
-        let url = self.url(&format!("manifests/{}", self.reference.manifest_selector()))?;
-        let answer = self
-            .send(Operation::Pull, || {
-                self.http
-                    .get(url.clone())
-                    .header(ACCEPT, ACCEPT_MANIFESTS)
-                    .timeout(self.transport.timeouts().stall)
-            })
-            .await?;
-        if answer.status() == StatusCode::NOT_FOUND {
-            return Err(Error::ManifestUnknown {
-                reference: Box::new(self.reference.clone()),
-            });
-        }
-        if answer.status() != StatusCode::OK {
-            return Err(self.fault(answer).await);
-        }
-        let headers = answer.headers().clone();
-        let raw = read_bounded(answer, MAX_MANIFEST_BYTES).await?;
-        let digest = self.checked_digest(&raw, &headers, &url)?;
-        let content_type = content_type(&headers);
-        let manifest =
-            Manifest::parse(raw, content_type.as_deref()).map_err(|source| Error::Manifest {
-                reference: Box::new(self.reference.clone()),
-                source,
-            })?;
-        if manifest.config().is_none() {
-            return Err(Error::NotAModel {
-                reference: Box::new(self.reference.clone()),
-                reason: "it is an index of several manifests; name one of them by its digest",
-            });
-        }
-        Ok(Resolved { manifest, digest })
-    }
-
-    /// The digest of a manifest's bytes, the one asked for or announced if there is one.
-    fn checked_digest(&self, raw: &[u8], headers: &HeaderMap, url: &Url) -> Result<Digest, Error> {
-        let announced = headers.get(DOCKER_CONTENT_DIGEST).map(|value| {
-            let text = String::from_utf8_lossy(value.as_bytes());
-            Digest::parse(&text).map_err(|_| Error::Header {
-                url: url.to_string(),
-                header: "Docker-Content-Digest",
-                value: text.chars().take(100).collect(),
-            })
-        });
-        let announced = announced.transpose()?;
-        let asked = self.reference.digest().copied();
-        for expected in asked.into_iter().chain(announced) {
-            let actual = Digest::of(expected.algorithm(), raw);
-            if actual != expected {
-                return Err(Error::DigestMismatch {
-                    what: format!("the manifest at {url}"),
-                    expected: Box::new(expected),
-                    actual: Box::new(actual),
-                });
-            }
-        }
-        Ok(asked.or(announced).unwrap_or_else(|| Digest::sha256(raw)))
     }
 
     /// Whether the repository has a blob.

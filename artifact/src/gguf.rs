@@ -16,6 +16,7 @@ use cursor::Cursor;
 mod array;
 #[cfg(any(test, feature = "test-support"))]
 pub mod builder;
+pub mod check;
 mod cursor;
 mod describe;
 mod error;
@@ -26,6 +27,7 @@ mod tensor_type;
 mod value;
 
 pub use array::Array;
+pub use check::{Kind, Split, Unsound, check, split_of};
 pub use describe::size_label;
 pub use error::Error;
 pub use feed::Feed;

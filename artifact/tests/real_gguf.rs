@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use artifact::gguf::{Error, Header};
+use artifact::gguf::{Error, Header, Kind, check};
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -24,6 +24,7 @@ fn hay_tiny() -> Vec<u8> {
 fn the_bundled_model_is_described_as_its_card_says() {
     let file = hay_tiny();
     let header = Header::parse(&file, Some(file.len() as u64)).unwrap();
+    assert_eq!(check(&header), Ok(Kind::Model));
     assert_eq!(header.architecture(), Some("llama"));
     assert_eq!(header.parameter_count(), 2_787_584);
     assert_eq!(header.parameter_size().as_deref(), Some("2.79M"));
@@ -101,6 +102,7 @@ fn nineteen_vocabularies_of_real_model_families_are_read() {
             path.display()
         );
 
+        assert_eq!(check(&header), Ok(Kind::Vocabulary), "{}", path.display());
         assert!(header.tensors().is_empty(), "{}", path.display());
         assert!(header.architecture().is_some(), "{}", path.display());
         assert!(header.tokenizer_model().is_some(), "{}", path.display());

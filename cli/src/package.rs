@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use artifact::Digest;
 use artifact::dialect::ModelFacts;
-use artifact::gguf::Header;
+use artifact::gguf::{self, Header};
 use artifact::manifest::Descriptor;
 use artifact::media_type::modelpack;
 use artifact::modelfile::{self, Instruction, Modelfile};
@@ -135,8 +135,9 @@ fn weights(path: &Path) -> Result<(Part, Header)> {
     if !metadata.is_file() {
         bail!("{} is not a file", path.display());
     }
-    let header = Header::read(&mut file, Some(metadata.len()))
-        .with_context(|| format!("{} is not a GGUF file that can be served", path.display()))?;
+    let unfit = || format!("{} is not a GGUF file that can be served", path.display());
+    let header = Header::read(&mut file, Some(metadata.len())).with_context(unfit)?;
+    gguf::check(&header).with_context(unfit)?;
     let name = path
         .file_name()
         .and_then(|name| name.to_str())

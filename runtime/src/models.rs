@@ -5,7 +5,6 @@ pub(crate) mod defaults;
 pub(crate) mod facts;
 pub(crate) mod keep_alive;
 pub(crate) mod loaded;
-mod soundness;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -2,6 +2,9 @@
 
 use super::{DEFAULT_ALIGNMENT, MAGIC, TensorType, Value};
 
+/// The vocabulary of [`GgufBuilder::tiny_llama`].
+const TINY_TOKENS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
 /// Builds a GGUF file in memory.
 ///
 /// ```
@@ -63,10 +66,12 @@ impl GgufBuilder {
             .kv("general.architecture", "llama")
             .kv("general.name", name)
             .kv("general.file_type", Value::U32(7))
+            .kv("llama.block_count", Value::U32(1))
             .kv("llama.context_length", Value::U32(512))
             .kv("llama.embedding_length", Value::U32(64))
             .kv("tokenizer.ggml.model", "gpt2")
-            .strings("tokenizer.ggml.tokens", &["a", "b", "c"])
+            .strings("tokenizer.ggml.tokens", &TINY_TOKENS)
+            .strings("tokenizer.ggml.merges", &["a b"])
             .tensor("token_embd.weight", &[64, 8], "Q8_0")
             .tensor("output_norm.weight", &[64], "F32")
     }

@@ -5,7 +5,7 @@ use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
 use super::builder::GgufBuilder;
 use super::tests::{parse, with_counts};
-use super::{Error, Header, Value};
+use super::{Error, Header, Value, check};
 
 /// A valid file with a little of everything.
 fn valid() -> impl Strategy<Value = Vec<u8>> {
@@ -55,6 +55,8 @@ proptest! {
             Ok(header) => {
                 prop_assert!(header.min_file_size() <= changed.len() as u64);
                 let _ = (header.quantisation(), header.parameter_size(), header.context_length());
+                let text = check(&header).map_or_else(|error| error.to_string(), |_| String::new());
+                prop_assert!(!text.contains(|c: char| c.is_control()));
                 header.metadata().iter().for_each(|(_, value)| drop(value.to_json()));
             }
             Err(error) => prop_assert!(!error.to_string().contains(|c: char| c.is_control())),

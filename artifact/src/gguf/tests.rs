@@ -47,7 +47,10 @@ fn a_tiny_model_says_what_it_is() {
         .unwrap()
         .as_array()
         .unwrap();
-    assert_eq!(tokens.strings().collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+    assert_eq!(
+        tokens.strings().take(3).collect::<Vec<_>>(),
+        [b"a", b"b", b"c"]
+    );
 }
 
 #[test]

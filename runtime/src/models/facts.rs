@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use artifact::gguf::Header;
+use artifact::gguf::{self, Header, Kind};
 
-use super::soundness;
 use crate::chat::template;
 use crate::error::Error;
 
@@ -93,6 +92,23 @@ pub(crate) fn read_header(path: &Path, name: &str) -> Result<Header, Error> {
     };
     let header = Header::read(&mut BufReader::new(file), Some(size))
         .map_err(|error| damaged(error.to_string()))?;
-    soundness::check(&header).map_err(damaged)?;
-    Ok(header)
+    match gguf::check(&header).map_err(|error| damaged(error.to_string()))? {
+        Kind::Model => Ok(header),
+        kind => Err(Error::Load {
+            name: name.to_owned(),
+            reason: format!("its GGUF file is {}", not_served(kind)),
+        }),
+    }
+}
+
+/// What a file is that cannot be served, for people.
+fn not_served(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Model => "a model",
+        Kind::Vocabulary => "a vocabulary without weights",
+        Kind::Part => "a further part of a model in several files: name the first one",
+        Kind::Projector => "a projector, which goes with a model",
+        Kind::Adapter => "an adapter, which goes with a model",
+        Kind::Other => "not a language model",
+    }
 }

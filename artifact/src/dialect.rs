@@ -4,19 +4,33 @@
 //! Docker model-spec `spec.md`. The GGUF blob is the same in all of them: only the small manifest
 //! and its config differ.
 
+mod derive;
+mod docker;
 mod go_template;
+mod model;
+mod modelpack;
+mod ollama;
 mod write;
+
+use std::borrow::Cow;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Descriptor, Manifest};
-use crate::media_type::{docker_model, modelpack, ollama};
+use crate::media_type::{self, cnai, docker_model};
 
+pub use derive::{Derived, Inexpressible, Source, derive};
 pub use go_template::{ChatFormat, chat_format_of};
-pub use write::{Document, ModelFacts, modelpack_manifest, ollama_manifest};
+pub use model::{MAX_TEXT_BYTES, Parts, texts_of, weights_of};
+pub use modelpack::modelpack_manifest;
+pub use write::{Document, ModelFacts};
+
+/// What a Jinja chat template beside the weights is called, as model repositories have it.
+const CHAT_TEMPLATE_FILE: &str = "chat_template.jinja";
 
 /// Who wrote a manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// CNCF ModelPack, what Hayloft writes by default.
@@ -71,20 +85,35 @@ impl Dialect {
                 .media_type
                 .starts_with("application/vnd.ollama.image.")
         };
+        let artifact_type = manifest.artifact_type();
         match config.media_type.as_str() {
-            modelpack::CONFIG => Self::ModelPack,
+            media_type::modelpack::CONFIG | cnai::CONFIG => Self::ModelPack,
             docker_model::CONFIG_V01 | docker_model::CONFIG_V02 => Self::Docker,
-            _ if manifest.artifact_type() == Some(modelpack::ARTIFACT) => Self::ModelPack,
+            _ if artifact_type == Some(media_type::modelpack::ARTIFACT) => Self::ModelPack,
+            _ if artifact_type == Some(cnai::ARTIFACT) => Self::ModelPack,
             _ if manifest.layers().iter().any(is_ollama) => Self::Ollama,
             _ => Self::Other,
         }
     }
 }
 
+impl fmt::Display for Dialect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::ModelPack => "ModelPack",
+            Self::Ollama => "Ollama",
+            Self::Docker => "Docker Model",
+            Self::Other => "no model's",
+        })
+    }
+}
+
 /// What a layer is to its model, told from its media type and, where that is general, its file name.
 #[must_use]
 pub fn role_of(layer: &Descriptor) -> Role {
-    match layer.media_type.as_str() {
+    use crate::media_type::{modelpack, ollama};
+    let name = file_name_of(layer);
+    match current_name(&layer.media_type).as_ref() {
         ollama::MODEL | docker_model::GGUF | modelpack::WEIGHT_GGUF => Role::Model,
         ollama::PROJECTOR | docker_model::MMPROJ | docker_model::MMPROJ_SPEC => Role::Projector,
         ollama::ADAPTER | docker_model::LORA => Role::Adapter,
@@ -94,11 +123,11 @@ pub fn role_of(layer: &Descriptor) -> Role {
         ollama::PARAMS => Role::Params,
         ollama::MESSAGES => Role::Messages,
         ollama::LICENSE | docker_model::LICENSE => Role::License,
-        modelpack::WEIGHT_RAW => role_of_weight(file_name_of(layer)),
-        modelpack::WEIGHT_CONFIG_RAW if file_name_of(layer) == Some("Modelfile") => Role::Modelfile,
+        modelpack::WEIGHT_RAW => role_of_weight(name),
+        modelpack::WEIGHT_CONFIG_RAW if name == Some("Modelfile") => Role::Modelfile,
+        modelpack::WEIGHT_CONFIG_RAW if name == Some(CHAT_TEMPLATE_FILE) => Role::ChatTemplate,
         modelpack::DOC_RAW
-            if file_name_of(layer)
-                .is_some_and(|name| name.to_ascii_uppercase().starts_with("LICENSE")) =>
+            if name.is_some_and(|name| name.to_ascii_uppercase().starts_with("LICENSE")) =>
         {
             Role::License
         }
@@ -106,12 +135,20 @@ pub fn role_of(layer: &Descriptor) -> Role {
     }
 }
 
+/// The media type as ModelPack names it today: before it came to the CNCF it was CNAI's.
+fn current_name(media_type: &str) -> Cow<'_, str> {
+    match media_type.strip_prefix(cnai::PREFIX) {
+        Some(rest) => Cow::Owned(format!("{}{rest}", media_type::modelpack::PREFIX)),
+        None => Cow::Borrowed(media_type),
+    }
+}
+
 /// The file name a layer was packed under, if an annotation says and it is a bare name.
 #[must_use]
 pub fn file_name_of(layer: &Descriptor) -> Option<&str> {
     let keys = [
-        modelpack::FILEPATH,
-        "org.cnai.model.filepath",
+        media_type::modelpack::FILEPATH,
+        cnai::FILEPATH,
         "org.opencontainers.image.title",
     ];
     let path = keys.iter().find_map(|key| layer.annotations.get(*key))?;
@@ -168,6 +205,7 @@ mod tests {
             (docker_model::GGUF, None),
             (modelpack::WEIGHT_RAW, Some("dir/model.gguf")),
             (modelpack::WEIGHT_RAW, None),
+            ("application/vnd.cnai.model.weight.v1.raw", None),
         ] {
             assert_eq!(
                 role_of(&layer(media_type, path)),

@@ -22,6 +22,8 @@ pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, 
 
 /// CNCF ModelPack: types `application/vnd.cncf.model.*`.
 pub mod modelpack {
+    /// What all types of layers begin with.
+    pub const PREFIX: &str = "application/vnd.cncf.model.";
     /// `artifactType` of the manifest.
     pub const ARTIFACT: &str = "application/vnd.cncf.model.manifest.v1+json";
     /// Config blob.
@@ -36,6 +38,24 @@ pub mod modelpack {
     pub const DOC_RAW: &str = "application/vnd.cncf.model.doc.v1.raw";
     /// Annotation: the path of the file that a layer holds.
     pub const FILEPATH: &str = "org.cncf.model.filepath";
+}
+
+/// CNAI: what ModelPack was called before, under otherwise the same names.
+pub mod cnai {
+    /// What all types of layers begin with.
+    pub const PREFIX: &str = "application/vnd.cnai.model.";
+    /// `artifactType` of the manifest.
+    pub const ARTIFACT: &str = "application/vnd.cnai.model.manifest.v1+json";
+    /// Config blob.
+    pub const CONFIG: &str = "application/vnd.cnai.model.config.v1+json";
+    /// Annotation: the path of the file that a layer holds.
+    pub const FILEPATH: &str = "org.cnai.model.filepath";
+}
+
+/// Hayloft's own annotations.
+pub mod hayloft {
+    /// On a manifest that was made from one in another dialect: the digest of that one.
+    pub const DERIVED_FROM: &str = "org.hayloft.derived.from";
 }
 
 /// Ollama: types `application/vnd.ollama.image.*`.

@@ -1,11 +1,13 @@
 //! Writing manifests: the same inputs always give the same bytes, hence the same digest.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::digest::Digest;
 use crate::gguf::Header;
 use crate::manifest::Descriptor;
-use crate::media_type::{self, modelpack, ollama};
+use crate::media_type::hayloft;
 
 /// A small blob that Hayloft made: its bytes, digest and media type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,25 +18,6 @@ pub struct Document {
     pub digest: Digest,
     /// Their media type.
     pub media_type: &'static str,
-}
-
-impl Document {
-    fn json(media_type: &'static str, value: &Value) -> Self {
-        let bytes = value.to_string().into_bytes();
-        Self {
-            digest: Digest::sha256(&bytes),
-            bytes,
-            media_type,
-        }
-    }
-
-    fn descriptor(&self) -> Value {
-        json!({
-            "mediaType": self.media_type,
-            "digest": self.digest,
-            "size": self.bytes.len(),
-        })
-    }
 }
 
 /// What a GGUF header says of a model, as far as the configs of the dialects carry it.
@@ -67,71 +50,79 @@ impl From<&Header> for ModelFacts {
     }
 }
 
-/// Config and manifest of a model in ModelPack form. `layers` carry their file names in the
-/// annotation [`modelpack::FILEPATH`]; none of them is compressed, so each digest is its diff id.
-#[must_use]
-pub fn modelpack_manifest(layers: &[Descriptor], facts: &ModelFacts) -> (Document, Document) {
-    let mut config = Map::new();
-    insert(&mut config, "architecture", facts.architecture.as_deref());
-    config.insert("format".to_owned(), json!("gguf"));
-    insert(&mut config, "paramSize", facts.parameter_size.as_deref());
-    insert(&mut config, "quantization", facts.quantisation.as_deref());
-    let mut descriptor = Map::new();
-    insert(&mut descriptor, "name", facts.name.as_deref());
-    let diff_ids: Vec<_> = layers.iter().map(|layer| layer.digest).collect();
-    let config = Document::json(
-        modelpack::CONFIG,
-        &json!({
-            "descriptor": descriptor,
-            "modelfs": { "type": "layers", "diffIds": diff_ids },
-            "config": config,
-        }),
-    );
-    let manifest = Document::json(
-        media_type::OCI_MANIFEST,
-        &json!({
-            "schemaVersion": 2,
-            "mediaType": media_type::OCI_MANIFEST,
-            "artifactType": modelpack::ARTIFACT,
-            "config": config.descriptor(),
-            "layers": layers.iter().map(descriptor_json).collect::<Vec<_>>(),
-        }),
-    );
-    (config, manifest)
+/// What a derived manifest says of the one it was made from.
+#[derive(Clone, Debug)]
+pub(super) struct Back<'a> {
+    /// The source.
+    pub(super) subject: Descriptor,
+    /// What its manifest was annotated with, which holds for the model in any dialect.
+    pub(super) annotations: &'a BTreeMap<String, String>,
 }
 
-/// Config and manifest of a model in Ollama's form, as `ollama create` would write them. `layers`
-/// carry Ollama's media types already.
-#[must_use]
-pub fn ollama_manifest(layers: &[Descriptor], facts: &ModelFacts) -> (Document, Document) {
-    let family = facts.architecture.as_deref().unwrap_or("unknown");
-    let diff_ids: Vec<_> = layers.iter().map(|layer| layer.digest).collect();
-    let mut config = Map::new();
-    config.insert("model_format".to_owned(), json!("gguf"));
-    config.insert("model_family".to_owned(), json!(family));
-    config.insert("model_families".to_owned(), json!([family]));
-    insert(&mut config, "model_type", facts.parameter_size.as_deref());
-    insert(&mut config, "file_type", facts.quantisation.as_deref());
-    config.insert("architecture".to_owned(), json!("amd64"));
-    config.insert("os".to_owned(), json!("linux"));
-    config.insert(
-        "rootfs".to_owned(),
-        json!({ "type": "layers", "diff_ids": diff_ids }),
-    );
-    let config = Document::json(ollama::CONFIG, &Value::Object(config));
-    let manifest = Document::json(
-        media_type::DOCKER_MANIFEST,
-        &json!({
-            "schemaVersion": 2,
-            "mediaType": media_type::DOCKER_MANIFEST,
-            "config": config.descriptor(),
-            "layers": layers.iter().map(descriptor_json).collect::<Vec<_>>(),
-        }),
-    );
-    (config, manifest)
+/// A manifest; what it says is in one order always.
+pub(super) fn manifest(
+    media_type: &'static str,
+    artifact_type: Option<&str>,
+    config: &Document,
+    layers: &[Descriptor],
+    back: Option<&Back<'_>>,
+) -> Document {
+    let mut manifest = Map::new();
+    manifest.insert("schemaVersion".to_owned(), json!(2));
+    insert(&mut manifest, "mediaType", Some(media_type));
+    insert(&mut manifest, "artifactType", artifact_type);
+    let config = descriptor_json(&descriptor_of(config));
+    manifest.insert("config".to_owned(), config);
+    let layers = layers.iter().map(descriptor_json).collect();
+    manifest.insert("layers".to_owned(), layers);
+    if let Some(back) = back {
+        manifest.insert("subject".to_owned(), descriptor_json(&back.subject));
+        let mut annotations = back.annotations.clone();
+        let digest = back.subject.digest.to_string();
+        annotations.insert(hayloft::DERIVED_FROM.to_owned(), digest);
+        manifest.insert("annotations".to_owned(), json!(annotations));
+    }
+    json_document(media_type, &Value::Object(manifest))
 }
 
-fn insert(object: &mut Map<String, Value>, key: &str, value: Option<&str>) {
+/// A document of this text.
+pub(super) fn text_document(media_type: &'static str, text: &str) -> Document {
+    let bytes = text.as_bytes().to_vec();
+    Document {
+        digest: Digest::sha256(&bytes),
+        bytes,
+        media_type,
+    }
+}
+
+/// A document of this JSON.
+pub(super) fn json_document(media_type: &'static str, value: &Value) -> Document {
+    text_document(media_type, &value.to_string())
+}
+
+/// What names a document.
+pub(super) fn descriptor_of(document: &Document) -> Descriptor {
+    Descriptor {
+        media_type: document.media_type.to_owned(),
+        digest: document.digest,
+        size: document.bytes.len() as u64,
+        artifact_type: None,
+        annotations: BTreeMap::new(),
+        is_foreign: false,
+    }
+}
+
+/// The same content under another type.
+pub(super) fn retyped(layer: &Descriptor, media_type: &str) -> Descriptor {
+    Descriptor {
+        media_type: media_type.to_owned(),
+        artifact_type: None,
+        ..layer.clone()
+    }
+}
+
+/// Sets a member that has a value.
+pub(super) fn insert(object: &mut Map<String, Value>, key: &str, value: Option<&str>) {
     if let Some(value) = value {
         object.insert(key.to_owned(), json!(value));
     }
@@ -146,50 +137,4 @@ fn descriptor_json(descriptor: &Descriptor) -> Value {
         object.insert("annotations".to_owned(), json!(descriptor.annotations));
     }
     Value::Object(object)
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
-mod tests {
-    use crate::dialect::{Dialect, ModelFacts, modelpack_manifest, ollama_manifest};
-    use crate::digest::Digest;
-    use crate::manifest::{Descriptor, Manifest};
-    use crate::media_type::{modelpack, ollama};
-
-    fn layer(media_type: &str) -> Descriptor {
-        Descriptor {
-            media_type: media_type.to_owned(),
-            digest: Digest::sha256(b"weights"),
-            size: 7,
-            artifact_type: None,
-            annotations: std::iter::once((modelpack::FILEPATH.to_owned(), "m.gguf".to_owned()))
-                .collect(),
-            is_foreign: false,
-        }
-    }
-
-    #[test]
-    fn what_is_written_reads_back_in_its_dialect() {
-        let facts = ModelFacts::default();
-        let (_, packed) = modelpack_manifest(&[layer(modelpack::WEIGHT_RAW)], &facts);
-        let packed = Manifest::parse(packed.bytes, None).unwrap();
-        assert_eq!(Dialect::of(&packed), Dialect::ModelPack);
-        let (_, derived) = ollama_manifest(&[layer(ollama::MODEL)], &facts);
-        let derived = Manifest::parse(derived.bytes, None).unwrap();
-        assert_eq!(Dialect::of(&derived), Dialect::Ollama);
-        assert_eq!(derived.layers()[0].digest, packed.layers()[0].digest);
-    }
-
-    #[test]
-    fn the_same_inputs_give_the_same_bytes() {
-        let facts = ModelFacts {
-            architecture: Some("llama".to_owned()),
-            ..ModelFacts::default()
-        };
-        let layers = [layer(modelpack::WEIGHT_RAW)];
-        assert_eq!(
-            modelpack_manifest(&layers, &facts),
-            modelpack_manifest(&layers, &facts)
-        );
-    }
 }

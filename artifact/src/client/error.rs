@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use url::Url;
 
 use crate::agent_api::{AgentError, AgentErrorCode};
+use crate::client::answer::shown;
 use crate::digest::Digest;
 use crate::manifest::InvalidManifest;
 use crate::reference::Reference;
@@ -264,6 +266,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What became of a request to `url`.
+    pub(crate) fn transport(url: &Url, source: reqwest::Error) -> Self {
+        Self::Transport {
+            url: shown(url),
+            source: source.without_url(),
+        }
+    }
+
     /// Whether asking again may help: the connection broke, the server was busy, the body was cut.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -4,6 +4,7 @@
 //! Nothing here verifies a digest: the caller hashes what it receives.
 
 mod body;
+mod place;
 mod reader;
 
 use std::ops::Range;
@@ -14,10 +15,12 @@ use reqwest::{Response, StatusCode};
 
 use crate::client::answer::{header_number, shown};
 use crate::client::error::Error;
-use crate::client::registry::{Operation, RegistryClient};
+use crate::client::registry::RegistryClient;
 use crate::client::retry::RetryPolicy;
 use crate::digest::Digest;
 use body::Body;
+use place::Place;
+pub(crate) use place::WebFile;
 pub use reader::RangeReader;
 
 /// Whether a source is asked for ranges.
@@ -29,10 +32,10 @@ pub enum Mode {
     Whole,
 }
 
-/// One blob at one registry.
+/// One blob at one place.
 #[derive(Clone, Debug)]
 pub struct BlobSource {
-    registry: RegistryClient,
+    place: Place,
     digest: Digest,
     size: u64,
     retry: RetryPolicy,
@@ -43,7 +46,17 @@ impl BlobSource {
     #[must_use]
     pub fn new(registry: RegistryClient, digest: Digest, size: u64, retry: RetryPolicy) -> Self {
         Self {
-            registry,
+            place: registry.into(),
+            digest,
+            size,
+            retry,
+        }
+    }
+
+    /// The blob `digest` of `size` bytes that is this file.
+    pub(crate) fn on_the_web(file: WebFile, digest: Digest, size: u64, retry: RetryPolicy) -> Self {
+        Self {
+            place: file.into(),
             digest,
             size,
             retry,
@@ -74,23 +87,19 @@ impl BlobSource {
     /// # Errors
     /// Those of any request, and those of an answer that is about something else.
     async fn open(&self, range: Range<u64>, mode: Mode) -> Result<Body, Error> {
-        let url = self.registry.url(&format!("blobs/{}", self.digest))?;
         let header = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-        let build = || {
-            let request = self
-                .registry
-                .request(reqwest::Method::GET, url.clone())
-                .header(ACCEPT_ENCODING, "identity");
+        let with = |request: reqwest::RequestBuilder| {
+            let request = request.header(ACCEPT_ENCODING, "identity");
             match mode {
                 Mode::Ranges => request.header(RANGE, &header),
                 Mode::Whole => request,
             }
         };
-        let stall = self.registry.transport().timeouts().stall;
-        let answer = tokio::time::timeout(stall, self.registry.send(Operation::Pull, build))
+        let stall = self.place.stall();
+        let answer = tokio::time::timeout(stall, self.place.get(&self.digest, with))
             .await
             .map_err(|_| Error::Stalled {
-                url: shown(&url),
+                url: format!("blob {}", self.digest),
                 waited: stall,
             })??;
         self.check(answer, &range, stall).await
@@ -113,7 +122,7 @@ impl BlobSource {
                     url,
                 });
             }
-            _ => return Err(self.registry.fault(answer).await),
+            _ => return Err(self.place.fault(answer).await),
         };
         let encoding = answer.headers().get(CONTENT_ENCODING);
         if let Some(encoding) = encoding.filter(|value| *value != "identity") {

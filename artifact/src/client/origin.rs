@@ -4,6 +4,7 @@
 //! be had by ranges. What an origin does not have by itself (a manifest, a config) is made here,
 //! from the same facts always with the same bytes.
 
+mod huggingface;
 mod oci;
 mod ollama;
 mod url;
@@ -19,6 +20,8 @@ use crate::client::retry::RetryPolicy;
 use crate::client::transport::Transport;
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Manifest};
+pub(crate) use huggingface::Api;
+use huggingface::Hub;
 pub use url::{InvalidOrigin, OriginKind, OriginUrl};
 
 /// Which manifest of a repository.
@@ -86,6 +89,7 @@ pub struct Origin {
 enum Client {
     Oci(RegistryClient),
     Ollama(RegistryClient),
+    HuggingFace(Hub),
 }
 
 impl Origin {
@@ -105,11 +109,7 @@ impl Origin {
             OriginKind::Oci => Client::Oci(oci::open(transport, at, repository, options)?),
             OriginKind::Ollama => Client::Ollama(ollama::open(transport, at, repository, options)?),
             OriginKind::HuggingFace => {
-                return Err(Error::Unsupported {
-                    what: repository.to_owned(),
-                    place: at.to_string(),
-                    reason: "this kind of origin is not known yet",
-                });
+                Client::HuggingFace(Hub::open(transport, at, repository, options)?)
             }
         };
         Ok(Self {
@@ -146,6 +146,7 @@ impl Origin {
         match &self.client {
             Client::Oci(registry) => oci::manifest(registry, selector, known).await,
             Client::Ollama(registry) => ollama::manifest(registry, &self.at, selector, known).await,
+            Client::HuggingFace(hub) => hub.manifest(selector, known).await,
         }
     }
 
@@ -157,7 +158,7 @@ impl Origin {
     pub fn blob(
         &self,
         layer: &Descriptor,
-        _manifest: &Manifest,
+        manifest: &Manifest,
         retry: RetryPolicy,
     ) -> Result<BlobSource, Error> {
         match &self.client {
@@ -167,6 +168,7 @@ impl Origin {
                 layer.size,
                 retry,
             )),
+            Client::HuggingFace(hub) => hub.blob(layer, manifest, retry),
         }
     }
 
@@ -177,6 +179,7 @@ impl Origin {
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         match &self.client {
             Client::Oci(registry) | Client::Ollama(registry) => registry.blob_size(digest).await,
+            Client::HuggingFace(_) => Ok(None),
         }
     }
 
@@ -192,6 +195,7 @@ impl Origin {
                 place: self.at.to_string(),
                 reason: "the Ollama library has none",
             }),
+            Client::HuggingFace(hub) => hub.tags(at_most).await,
         }
     }
 
@@ -203,7 +207,7 @@ impl Origin {
     pub async fn referrers(&self, subject: &Digest) -> Result<Option<Bytes>, Error> {
         match &self.client {
             Client::Oci(registry) => registry.referrers(subject).await,
-            Client::Ollama(_) => Ok(None),
+            Client::Ollama(_) | Client::HuggingFace(_) => Ok(None),
         }
     }
 
@@ -213,7 +217,7 @@ impl Origin {
     pub fn registry(&self) -> Option<&RegistryClient> {
         match &self.client {
             Client::Oci(registry) => Some(registry),
-            Client::Ollama(_) => None,
+            Client::Ollama(_) | Client::HuggingFace(_) => None,
         }
     }
 }

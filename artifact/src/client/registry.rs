@@ -22,6 +22,7 @@ use crate::reference::{DEFAULT_TAG, Reference, Tag};
 use auth::Authorization;
 pub use auth::Credentials;
 pub(crate) use auth::Operation;
+pub(crate) use listing::next_page;
 pub(crate) use manifest::{Asked, Fetched, Head};
 
 /// How to speak to a registry.

@@ -70,6 +70,11 @@ impl Transport {
         self.0.timeouts
     }
 
+    /// The client for a place that is known by its URL.
+    pub(crate) fn http_for(&self, url: &url::Url) -> Result<reqwest::Client, Error> {
+        self.http(is_loopback(url))
+    }
+
     /// The client for blobs and manifests. HTTP/1.1 alone: one connection for each range uses the
     /// link better than the flow-control windows of one HTTP/2 connection.
     pub(crate) fn http(&self, is_loopback: bool) -> Result<reqwest::Client, Error> {
@@ -150,6 +155,16 @@ fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
         return attempt.error("redirected to a loopback or link-local address");
     }
     attempt.follow()
+}
+
+/// Whether a URL is of this machine itself.
+fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
 }
 
 fn points_inward(url: &url::Url) -> bool {

@@ -30,6 +30,8 @@ pub enum Credentials {
         /// The password; never shown.
         password: String,
     },
+    /// An access token that is sent as it is, such as Hugging Face's; never shown.
+    Token(String),
     /// Whoever is logged in, as docker and podman keep it; looked up when a registry asks.
     Stored(LoginFiles),
 }
@@ -45,7 +47,7 @@ impl Credentials {
         registry: &str,
     ) -> Result<Option<(String, String)>, Error> {
         match self {
-            Self::Anonymous => Ok(None),
+            Self::Anonymous | Self::Token(_) => Ok(None),
             Self::Basic { username, password } => Ok(Some((username.clone(), password.clone()))),
             Self::Stored(files) => {
                 let login = files.find(registry).await?;
@@ -60,6 +62,7 @@ impl fmt::Debug for Credentials {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
             Self::Basic { username, .. } => write!(f, "Basic({username}, …)"),
+            Self::Token(_) => f.write_str("Token(…)"),
             Self::Stored(files) => files.fmt(f),
         }
     }
@@ -129,10 +132,10 @@ impl RegistryClient {
             builder
         };
         let builder = builder.headers(crate::trace::headers());
-        builder.send().await.map_err(|source| Error::Transport {
-            url: shown(&url),
-            source: source.without_url(),
-        })
+        builder
+            .send()
+            .await
+            .map_err(|source| Error::transport(&url, source))
     }
 
     fn with_authorization(&self, operation: Operation, builder: RequestBuilder) -> RequestBuilder {
@@ -161,6 +164,12 @@ impl RegistryClient {
             Operation::Pull => RegistryOperation::Pull,
             Operation::Push => RegistryOperation::Push,
         };
+        if let Credentials::Token(token) = &self.credentials {
+            if let Ok(mut tokens) = self.tokens.write() {
+                tokens.insert(operation, Authorization::Bearer(token.clone()));
+            }
+            return Ok(());
+        }
         let login = self.login().await?;
         let token = self
             .transport
@@ -258,7 +267,7 @@ impl RegistryClient {
     /// The login for this registry, if there is one.
     pub(super) async fn login(&self) -> Result<Option<Login>, Error> {
         match &self.credentials {
-            Credentials::Anonymous => Ok(None),
+            Credentials::Anonymous | Credentials::Token(_) => Ok(None),
             Credentials::Basic { username, password } => Ok(Some(Login {
                 username: username.clone(),
                 password: password.clone(),

@@ -7,6 +7,7 @@ pub(crate) use wrap::is_full;
 use std::io;
 use std::path::PathBuf;
 
+use artifact::dialect::{Dialect, Inexpressible};
 use artifact::digest::InvalidDigest;
 use artifact::manifest::InvalidManifest;
 use artifact::reference::InvalidReference;
@@ -363,6 +364,21 @@ pub enum Error {
         /// What is wrong with it.
         #[source]
         source: InvalidRule,
+    },
+    /// The dialect that the client speaks cannot express the model.
+    #[error(
+        "manifest {digest} of repository {repository} has no form in the {dialect} dialect: {source}"
+    )]
+    Dialect {
+        /// The repository.
+        repository: Repository,
+        /// The manifest.
+        digest: Box<Digest>,
+        /// What the client speaks.
+        dialect: Dialect,
+        /// Why.
+        #[source]
+        source: Inexpressible,
     },
     /// A lease is asked for that no node would need.
     #[error("the lease cannot be given: {reason}")]

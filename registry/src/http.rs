@@ -5,6 +5,7 @@ mod admin;
 mod blobs;
 mod body;
 mod connection;
+mod dialects;
 mod endpoint;
 mod error;
 pub(crate) mod front;

@@ -34,7 +34,7 @@ pub use service::retention::InvalidRule;
 pub use store::key::RecordKey;
 pub use store::object::is_option as is_storage_option;
 pub use store::records::{
-    BlobRecord, Entry, LeaseRecord, ManifestRecord, RepositoryRecord, TagRecord,
+    BlobRecord, Derivation, Entry, LeaseRecord, ManifestRecord, RepositoryRecord, TagRecord,
 };
 pub use store::{Answer, Change, IndexLock, LockKey, Mark, MetadataIndex, Page};
 #[cfg(any(test, feature = "test-support"))]

@@ -3,6 +3,7 @@
 pub(crate) mod blobs;
 pub(crate) mod changes;
 pub(crate) mod collect;
+pub(crate) mod dialects;
 mod embedded;
 pub(crate) mod events;
 pub(crate) mod fsck;
@@ -22,6 +23,7 @@ use tracing::Instrument;
 
 use crate::error::Error;
 use crate::service::collect::Collector;
+use crate::service::dialects::Dialects;
 use crate::service::manifest_cache::ManifestCache;
 use crate::store::key::RecordKey;
 use crate::store::records::{ManifestRecord, Records};
@@ -65,6 +67,7 @@ pub(crate) struct Registry {
     max_blob_bytes: Option<u64>,
     collector: Collector,
     manifest_cache: ManifestCache,
+    dialects: Dialects,
     /// Records whose change failed half-way, until they are settled.
     leftover: Mutex<BTreeSet<RecordKey>>,
     /// Rung when something was added there.
@@ -91,6 +94,7 @@ impl Registry {
             max_blob_bytes,
             collector: Collector::default(),
             manifest_cache: ManifestCache::default(),
+            dialects: Dialects::default(),
             leftover: Mutex::default(),
             settling: Notify::new(),
             is_open: RwLock::new(true),

@@ -167,6 +167,7 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
         ),
         Error::BodyCutOff { .. } => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
         Error::TooManyUploads { .. } => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
+        Error::Dialect { .. } => (StatusCode::NOT_ACCEPTABLE, ErrorCode::Unsupported),
         Error::ReadOnly => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
         Error::LeaseInvalid { .. } => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
         Error::CollectionRuns | Error::TooMuch { .. } | Error::RecordsDamaged { .. } => {

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::error::Error;
+use crate::http::dialects;
 use crate::http::error::Failure;
 use crate::http::incoming::Incoming;
 use crate::http::query::Query;
@@ -33,11 +34,10 @@ pub(super) async fn dispatch(
     match parts.method {
         Method::GET => get(state, parts, &repository, &reference).await,
         Method::HEAD => {
-            let found = state
-                .registry
-                .look_at_manifest(&repository, &reference)
-                .await?;
-            Ok(described(StatusCode::OK, &found))
+            let registry = &state.registry;
+            let found = registry.look_at_manifest(&repository, &reference).await?;
+            let found = dialects::spoken(state, parts, &repository, &reference, found).await?;
+            Ok(described(StatusCode::OK, &reference, &found))
         }
         Method::PUT => put(state, parts, repository, reference, body).await,
         Method::DELETE => {
@@ -58,10 +58,11 @@ async fn get(
     reference: &ManifestReference,
 ) -> Result<Response, Failure> {
     let found = state.registry.find_manifest(repository, reference).await?;
+    let found = dialects::spoken(state, parts, repository, reference, found).await?;
     let etag = format!("\"{}\"", found.digest);
     let known = header_text(&parts.headers, &header::IF_NONE_MATCH);
     if known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag)) {
-        let mut response = described(StatusCode::NOT_MODIFIED, &found);
+        let mut response = described(StatusCode::NOT_MODIFIED, reference, &found);
         response.headers_mut().remove(header::CONTENT_LENGTH);
         return Ok(response);
     }
@@ -69,7 +70,7 @@ async fn get(
         .registry
         .manifest_content(repository, &found.digest)
         .await?;
-    let mut response = described(StatusCode::OK, &found);
+    let mut response = described(StatusCode::OK, reference, &found);
     *response.body_mut() = Body::from(content);
     Ok(response)
 }
@@ -137,7 +138,7 @@ async fn read_bounded(mut body: Incoming) -> Result<Bytes, Failure> {
     Ok(content.freeze())
 }
 
-fn described(status: StatusCode, found: &FoundManifest) -> Response {
+fn described(status: StatusCode, reference: &ManifestReference, found: &FoundManifest) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let digest = found.digest.to_string();
@@ -152,5 +153,9 @@ fn described(status: StatusCode, found: &FoundManifest) -> Response {
     response
         .headers_mut()
         .insert(header::CONTENT_LENGTH, length);
+    if matches!(reference, ManifestReference::Tag(_)) {
+        let headers = response.headers_mut();
+        headers.insert(header::VARY, dialects::VARY);
+    }
     response
 }

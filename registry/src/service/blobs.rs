@@ -24,6 +24,9 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<u64, Error> {
+        if let Some(content) = self.shelved(repository, digest) {
+            return Ok(content.len() as u64);
+        }
         self.renew_blob(repository, digest).await?;
         self.require_blob(repository, digest).await?;
         // The storage itself is asked: a record of content that has gone must not lead a client
@@ -40,6 +43,9 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<OpenBlob, Error> {
+        if let Some(content) = self.shelved(repository, digest) {
+            return Ok(OpenBlob::in_memory(content));
+        }
         self.require_blob(repository, digest).await?;
         self.blobs
             .open(digest)

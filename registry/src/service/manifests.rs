@@ -27,7 +27,7 @@ pub(crate) enum ManifestReference {
 }
 
 /// A manifest that was found.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FoundManifest {
     /// The digest it was asked for, or that its tag points to.
     pub(crate) digest: Digest,
@@ -78,7 +78,8 @@ impl Registry {
         {
             return Ok(FoundManifest { digest, record });
         }
-        Err(unknown(repository, reference))
+        let shelved = digest.and_then(|digest| self.shelved_manifest(repository, &digest));
+        shelved.ok_or_else(|| unknown(repository, reference))
     }
 
     /// Finds a manifest for a client that may not push it again because it is there.
@@ -101,6 +102,9 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Bytes, Error> {
         if let Some(content) = self.manifest_cache.get(digest) {
+            return Ok(content);
+        }
+        if let Some(content) = self.shelved(repository, digest) {
             return Ok(content);
         }
         let content = self.blobs.read(digest).await?;
@@ -163,7 +167,7 @@ impl Registry {
         mut record: ManifestRecord,
     ) -> Result<Option<Change>, Error> {
         if let Some(stored) = self.index.manifest(repository, &digest).await? {
-            record.pushed = stored.pushed;
+            record.succeed(&stored);
             if record == stored {
                 return Ok(None);
             }
@@ -289,7 +293,8 @@ fn checked_digest(new: &NewManifest) -> Result<Digest, Error> {
     }
 }
 
-fn unknown(repository: &Repository, reference: &ManifestReference) -> Error {
+/// That there is no such manifest.
+pub(super) fn unknown(repository: &Repository, reference: &ManifestReference) -> Error {
     Error::ManifestUnknown {
         repository: repository.clone(),
         reference: match reference {

@@ -71,6 +71,7 @@ fn manifest(repository: &str, content: &str, subject: Option<&str>, blobs: &[&st
         annotations: BTreeMap::from([("key".to_owned(), content.to_owned())]),
         blobs: blobs.iter().map(|blob| digest(blob)).collect(),
         manifests: vec![],
+        derived: None,
     };
     Entry::Manifest(name(repository), digest(content), record)
 }

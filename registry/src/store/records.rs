@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use artifact::dialect::Dialect;
 use artifact::{Digest, Manifest, Repository, Tag};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -55,6 +56,18 @@ pub struct ManifestRecord {
     /// The manifests it names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<Digest>,
+    /// What it was made from, if this registry made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<Derivation>,
+}
+
+/// Where a manifest comes from that the registry made itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Derivation {
+    /// The manifest that was pushed.
+    pub from: Digest,
+    /// The dialect it was turned into.
+    pub dialect: Dialect,
 }
 
 impl ManifestRecord {
@@ -79,6 +92,18 @@ impl ManifestRecord {
                 .iter()
                 .map(|entry| entry.digest)
                 .collect(),
+            derived: None,
+        }
+    }
+
+    /// The record of what is `stored` already and pushed once more: it was pushed then, and what
+    /// this registry made stays that.
+    pub(crate) fn succeed(&mut self, stored: &Self) {
+        self.pushed = stored.pushed;
+        if stored.derived.is_some() {
+            self.derived = stored.derived;
+            self.subject = stored.subject;
+            self.annotations.clone_from(&stored.annotations);
         }
     }
 }

@@ -100,6 +100,7 @@ fn forge(world: &World, digest: Digest, subject: Digest) {
         annotations: std::collections::BTreeMap::new(),
         blobs: Vec::new(),
         manifests: Vec::new(),
+        derived: None,
     };
     let entry = Entry::Manifest(name(), digest, record);
     let change = Change::Put(Box::new(entry));

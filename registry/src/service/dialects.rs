@@ -1,0 +1,204 @@
+//! Dialects: a model that was pushed once, served as each client reads it.
+//!
+//! What a client needs in its own dialect is derived from the manifest it asked for, by
+//! [`artifact::dialect::derive`], and stored like anything that was pushed: documents as blobs of
+//! the same repository, the manifest under its digest, with a record that names its source as its
+//! subject. So it is listed among the source's referrers, stays as long as the source is needed and
+//! is collected with it. The same source always gives the same bytes: whoever derives it again, on
+//! another replica or after a rebuild, finds it there.
+//!
+//! A registry that may not write keeps what it derives in memory.
+
+mod memory;
+mod read;
+mod store;
+
+use std::sync::Arc;
+
+use artifact::dialect::{self, Derived, Dialect, Inexpressible, Source};
+use artifact::manifest::Manifest;
+use artifact::media_type::{DOCKER_MANIFEST, OCI_MANIFEST};
+use artifact::{Digest, Repository};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+use crate::service::manifests::FoundManifest;
+use crate::service::{Registry, detached};
+use crate::store::Page;
+use crate::store::paging::each;
+use crate::store::records::{Derivation, ManifestRecord};
+use memory::Recent;
+
+/// Derivations at once: each may hold the header of a GGUF file in memory.
+const AT_ONCE: usize = 4;
+/// Derived manifests whose digests are remembered, in each of two generations.
+const REMEMBERED: usize = 10_000;
+/// Bytes of derived content that a read-only registry keeps, in each of two generations.
+const SHELF_BYTES: usize = 16 * 1024 * 1024;
+/// Referrers that are looked through for a derived manifest. With more of them it is derived again,
+/// which comes to the same bytes.
+const REFERRERS: usize = 10_000;
+
+/// Which manifest of which repository, and in what dialect.
+type Wish = (Repository, Digest, Dialect);
+
+/// What is in memory of derived manifests.
+#[derive(Debug)]
+pub(crate) struct Dialects {
+    turns: Semaphore,
+    /// Where derived manifests are, to spare a look through referrers. Asked again of the index.
+    known: Recent<Wish, Digest>,
+    /// What a read-only registry has derived, by the repository that it belongs to.
+    shelf: Recent<(Repository, Digest), Bytes>,
+}
+
+impl Default for Dialects {
+    fn default() -> Self {
+        Self {
+            turns: Semaphore::new(AT_ONCE),
+            known: Recent::new(REMEMBERED),
+            shelf: Recent::new(SHELF_BYTES),
+        }
+    }
+}
+
+impl Registry {
+    /// The manifest as a client of `dialect` reads it: as it was found if it is in that dialect
+    /// already or no model at all, else derived.
+    ///
+    /// # Errors
+    /// [`Error::Dialect`] when the dialect cannot express the model; those of reading its parts.
+    pub(crate) async fn in_dialect(
+        self: &Arc<Self>,
+        repository: &Repository,
+        found: FoundManifest,
+        dialect: Dialect,
+    ) -> Result<FoundManifest, Error> {
+        let media_type = found.record.media_type.as_str();
+        if ![OCI_MANIFEST, DOCKER_MANIFEST].contains(&media_type) {
+            return Ok(found);
+        }
+        let content = self.manifest_content(repository, &found.digest).await?;
+        let manifest =
+            Manifest::parse(content.to_vec(), Some(media_type)).map_err(Error::ManifestInvalid)?;
+        if [dialect, Dialect::Other].contains(&Dialect::of(&manifest)) {
+            return Ok(found);
+        }
+        let wish = (repository.clone(), found.digest, dialect);
+        if let Some(derived) = self.derived_before(&wish).await? {
+            return Ok(derived);
+        }
+        // To its end even when the client goes away: the next one has it then.
+        let registry = Arc::clone(self);
+        detached(async move { registry.derive(wish, &manifest).await }).await
+    }
+
+    /// Content that was derived and lies nowhere but in memory.
+    pub(crate) fn shelved(&self, repository: &Repository, digest: &Digest) -> Option<Bytes> {
+        if !self.is_read_only() {
+            return None;
+        }
+        self.dialects.shelf.get(&(repository.clone(), *digest))
+    }
+
+    /// As [`Registry::shelved`], for a manifest.
+    pub(crate) fn shelved_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Option<FoundManifest> {
+        let content = self.shelved(repository, digest)?;
+        let manifest = Manifest::parse(content.to_vec(), None).ok()?;
+        Some(FoundManifest {
+            digest: *digest,
+            record: ManifestRecord::of(&manifest),
+        })
+    }
+
+    async fn derive(&self, wish: Wish, manifest: &Manifest) -> Result<FoundManifest, Error> {
+        let turn = self.dialects.turns.acquire().await;
+        // Never closed; who would have to wait for nothing need not.
+        let _turn = turn.ok();
+        if let Some(derived) = self.derived_before(&wish).await? {
+            return Ok(derived);
+        }
+        let (repository, digest, dialect) = &wish;
+        let parts = self.read_parts(repository, manifest).await?;
+        let source = Source {
+            manifest,
+            digest: *digest,
+            parts: &parts,
+        };
+        let derived = dialect::derive(source, *dialect)
+            .map_err(|reason| inexpressible(repository, &wish, reason))?;
+        let found = self.keep(&wish, derived).await?;
+        tracing::info!(%repository, source = %digest, digest = %found.digest, %dialect, "derived");
+        Ok(found)
+    }
+
+    /// Stores what was derived, or keeps it in memory where nothing may be written.
+    async fn keep(&self, wish: &Wish, derived: Derived) -> Result<FoundManifest, Error> {
+        let (repository, source, dialect) = wish;
+        let digest = derived.manifest.digest;
+        let derivation = Derivation {
+            from: *source,
+            dialect: *dialect,
+        };
+        let record = if self.is_read_only() {
+            let record = store::record_of(&derived, derivation)?;
+            for document in derived.documents.into_iter().chain([derived.manifest]) {
+                let key = (repository.clone(), document.digest);
+                let cost = document.bytes.len();
+                self.dialects.shelf.insert(key, document.bytes.into(), cost);
+            }
+            record
+        } else {
+            self.store_derived(repository, derivation, derived).await?
+        };
+        self.dialects.known.insert(wish.clone(), digest, 1);
+        Ok(FoundManifest { digest, record })
+    }
+
+    /// What was derived for this wish, if it is still there.
+    async fn derived_before(&self, wish: &Wish) -> Result<Option<FoundManifest>, Error> {
+        let (repository, source, dialect) = wish;
+        if let Some(digest) = self.dialects.known.get(wish) {
+            if let Some(record) = self.index.manifest(repository, &digest).await? {
+                return Ok(Some(FoundManifest { digest, record }));
+            }
+            if let Some(found) = self.shelved_manifest(repository, &digest) {
+                return Ok(Some(found));
+            }
+        }
+        let derivation = Some(Derivation {
+            from: *source,
+            dialect: *dialect,
+        });
+        let mut looked = 0;
+        let mut referrers = each(Page::first(256), |page| {
+            self.index.referrers(repository, source, page)
+        });
+        while let Some((digest, record)) = referrers.try_next().await? {
+            if record.derived == derivation {
+                self.dialects.known.insert(wish.clone(), digest, 1);
+                return Ok(Some(FoundManifest { digest, record }));
+            }
+            looked += 1;
+            if looked == REFERRERS {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn inexpressible(repository: &Repository, wish: &Wish, source: Inexpressible) -> Error {
+    Error::Dialect {
+        repository: repository.clone(),
+        digest: Box::new(wish.1),
+        dialect: wish.2,
+        source,
+    }
+}

@@ -1,0 +1,70 @@
+//! Stores a derived manifest, as durably as one that was pushed.
+
+use artifact::Repository;
+use artifact::dialect::Derived;
+use artifact::manifest::Manifest;
+use artifact::media_type::hayloft;
+
+use crate::error::Error;
+use crate::service::Registry;
+use crate::service::manifests::{ManifestReference, unknown};
+use crate::store::Change;
+use crate::store::records::{Derivation, Entry, ManifestRecord};
+
+/// The record of a derived manifest. Its source is its subject, also where the manifest itself has
+/// no place to say so: lists of referrers and the collection go by the record.
+pub(super) fn record_of(
+    derived: &Derived,
+    derivation: Derivation,
+) -> Result<ManifestRecord, Error> {
+    let raw = derived.manifest.bytes.clone();
+    let manifest =
+        Manifest::parse(raw, Some(derived.manifest.media_type)).map_err(Error::ManifestInvalid)?;
+    let mut record = ManifestRecord::of(&manifest);
+    let from = derivation.from.to_string();
+    record
+        .annotations
+        .insert(hayloft::DERIVED_FROM.to_owned(), from);
+    record.subject = Some(derivation.from);
+    record.derived = Some(derivation);
+    Ok(record)
+}
+
+impl Registry {
+    /// Stores documents, then the manifest, which makes them all needed.
+    pub(super) async fn store_derived(
+        &self,
+        repository: &Repository,
+        derivation: Derivation,
+        derived: Derived,
+    ) -> Result<ManifestRecord, Error> {
+        let mut record = record_of(&derived, derivation)?;
+        for document in derived.documents {
+            let digest = document.digest;
+            let size = document.bytes.len() as u64;
+            let mut lock = self.lock_content(&digest).await?;
+            self.blobs.put(&digest, document.bytes.into()).await?;
+            self.link_blob(lock.as_mut(), repository, &digest, size)
+                .await?;
+        }
+        let digest = derived.manifest.digest;
+        let mut lock = self.lock_repository(repository, Some(&digest)).await?;
+        // While the source is there nothing that it names can be taken out of the repository, and
+        // everything else that the new manifest names was linked just now.
+        let source = self.index.manifest(repository, &derivation.from).await?;
+        if source.is_none() {
+            let gone = ManifestReference::Digest(derivation.from);
+            return Err(unknown(repository, &gone));
+        }
+        let content = derived.manifest.bytes.into();
+        self.blobs.put(&digest, content).await?;
+        if let Some(stored) = self.index.manifest(repository, &digest).await? {
+            record.pushed = stored.pushed;
+        }
+        let entry = Entry::Manifest(repository.clone(), digest, record.clone());
+        let change = Change::Put(Box::new(entry));
+        self.change(lock.as_mut(), vec![change]).await?;
+        self.touch_manifest(repository, &digest, &record).await?;
+        Ok(record)
+    }
+}

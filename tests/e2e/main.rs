@@ -18,6 +18,7 @@ mod registry_bucket_care;
 mod registry_bucket_faults;
 mod registry_clients;
 mod registry_collection;
+mod registry_dialects;
 mod registry_discovery;
 mod registry_disk_errors;
 mod registry_errors;

@@ -1,7 +1,8 @@
 //! The end-to-end harness: the real binary in real processes, on random ports, in folders of its own.
 //!
 //! [`Server`] runs one role (or `serve`, all of them), [`hayloft`] runs a verb to its end,
-//! [`upstream`] is an origin with faults on demand, [`CuttingProxy`] breaks connections off,
+//! [`upstream`] is an origin with faults on demand, [`hub`] stands in for the Ollama library and for
+//! Hugging Face, [`CuttingProxy`] breaks connections off,
 //! [`S3Server`] is a bucket, [`FaultProxy`] makes one misbehave, [`SmallDisk`] is soon full,
 //! [`Authority`] issues certificates, [`Postgres`] is a database server, [`Balancer`] stands before
 //! replicas, [`fixture`] finds the bundled model.
@@ -20,6 +21,7 @@ mod command;
 mod cutting_proxy;
 mod fault_proxy;
 mod holding_proxy;
+pub mod hub;
 mod postgres;
 pub mod s3;
 mod server;
@@ -27,6 +29,7 @@ mod server;
 mod small_disk;
 mod terminal;
 pub mod upstream;
+mod wire;
 
 pub use authority::{Authority, Pair};
 pub use balancer::Balancer;

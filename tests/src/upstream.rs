@@ -1,12 +1,11 @@
 //! A hostile origin: a small registry that serves manifests and blobs, with faults on demand that no
 //! real registry produces when it is asked to, and with counts of what it sent.
 
-mod connection;
-mod request;
+mod answers;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,49 +14,12 @@ use artifact::manifest::Descriptor;
 use artifact::media_type::modelpack;
 use artifact::{Digest, Reference};
 use bytes::Bytes;
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What is wrong with the answers to GETs of blobs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fault {
-    /// Sends half of what it announced, then closes the connection.
-    DropAtHalf,
-    /// Announces more bytes than the blob has, sends the blob, then closes.
-    AnnounceMore,
-    /// Announces and sends fewer bytes than the blob has.
-    AnnounceLess,
-    /// Answers a range with the whole blob and status 200.
-    IgnoreRange,
-    /// Answers a range with other bytes than were asked for, and says so.
-    WrongOffset,
-    /// Answers a range with a multipart body.
-    Multipart,
-    /// Flips a bit of every body.
-    WrongBytes,
-    /// Sends more than it announced in chunked coding, without end.
-    Endless,
-    /// Sends half of what it announced, then nothing, with the connection open.
-    Stall,
-    /// Answers with a status and no blob.
-    Status(u16),
-    /// Sends at most so many bytes a second on each connection.
-    Slow(u64),
-    /// Redirects to another place.
-    Redirect(String),
-    /// Sends the blob and claims that it is gzip.
-    ContentEncoding,
-}
-
-impl Fault {
-    /// Whether it spoils answers to ranges only.
-    fn is_of_ranges(&self) -> bool {
-        matches!(
-            self,
-            Self::IgnoreRange | Self::WrongOffset | Self::Multipart
-        )
-    }
-}
+pub use crate::wire::Fault;
+use crate::wire::{self, After, Faults, Request, Sent};
 
 /// What it has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,10 +45,10 @@ pub struct Upstream {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     inner: Mutex<Inner>,
-    manifests: AtomicU64,
-    blobs: AtomicU64,
-    bytes: AtomicU64,
-    tokens: AtomicU64,
+    faults: Faults,
+    manifests: Sent,
+    blobs: Sent,
+    tokens: Sent,
 }
 
 #[derive(Debug, Default)]
@@ -94,12 +56,8 @@ struct Inner {
     /// By tag and by digest.
     manifests: HashMap<String, (String, Bytes)>,
     blobs: HashMap<String, Bytes>,
-    fault: Option<Fault>,
-    /// Answers that the fault still spoils; none means all.
-    fault_left: Option<usize>,
     token: Option<String>,
     announced_digest: Option<String>,
-    retry_after: Option<u64>,
     /// Status of the answers to the next requests for manifests, and how many of them.
     manifest_status: Option<(u16, usize)>,
 }
@@ -115,17 +73,6 @@ impl State {
         let (status, left) = inner.manifest_status.as_mut()?;
         *left = left.checked_sub(1)?;
         Some(*status)
-    }
-
-    /// The fault for the next answer.
-    fn next_fault(&self) -> Option<Fault> {
-        let mut inner = self.lock();
-        match &mut inner.fault_left {
-            Some(0) => return None,
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        inner.fault.clone()
     }
 }
 
@@ -145,7 +92,7 @@ impl Upstream {
                 let state = Arc::clone(&served);
                 connections.spawn(async move {
                     // A client that goes away is none of the origin's business.
-                    let _ = connection::serve(stream, &state, address).await;
+                    let _ = serve(stream, &state, address).await;
                 });
             }
         });
@@ -203,28 +150,22 @@ impl Upstream {
 
     /// Spoils every answer to a GET of a blob from now on.
     pub fn set_fault(&self, fault: Fault) {
-        self.set_fault_for(fault, None);
+        self.state.faults.set(fault, None);
     }
 
     /// Spoils the next `answers` answers.
     pub fn set_fault_times(&self, fault: Fault, answers: usize) {
-        self.set_fault_for(fault, Some(answers));
-    }
-
-    fn set_fault_for(&self, fault: Fault, answers: Option<usize>) {
-        let mut inner = self.state.lock();
-        inner.fault = Some(fault);
-        inner.fault_left = answers;
+        self.state.faults.set(fault, Some(answers));
     }
 
     /// Answers well from now on.
     pub fn clear_fault(&self) {
-        self.state.lock().fault = None;
+        self.state.faults.clear();
     }
 
     /// Sends a `Retry-After` of so many seconds with [`Fault::Status`].
     pub fn set_retry_after(&self, seconds: u64) {
-        self.state.lock().retry_after = Some(seconds);
+        self.state.faults.set_retry_after(seconds);
     }
 
     /// Answers the next `answers` requests for manifests with a status and no manifest.
@@ -246,10 +187,10 @@ impl Upstream {
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {
-            manifests: self.state.manifests.load(Ordering::SeqCst),
-            blobs: self.state.blobs.load(Ordering::SeqCst),
-            bytes: self.state.bytes.load(Ordering::SeqCst),
-            tokens: self.state.tokens.load(Ordering::SeqCst),
+            manifests: self.state.manifests.requests(),
+            blobs: self.state.blobs.requests(),
+            bytes: self.state.blobs.bytes(),
+            tokens: self.state.tokens.requests(),
         }
     }
 
@@ -274,6 +215,16 @@ impl Upstream {
             .await
             .expect("the origin was asked for that much");
     }
+}
+
+async fn serve(stream: TcpStream, state: &State, address: SocketAddr) -> io::Result<()> {
+    let mut wire = wire::wire(stream)?;
+    while let Some(request) = Request::read(&mut wire).await? {
+        if answers::answer(&mut wire, state, address, &request).await? == After::Close {
+            return wire.shutdown().await;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Upstream {

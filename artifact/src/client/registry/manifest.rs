@@ -4,7 +4,7 @@ use reqwest::header::{ACCEPT, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
-use crate::client::answer::{content_type, read_bounded};
+use crate::client::answer::{content_type, looks_like_a_page, read_bounded, shown};
 use crate::client::error::Error;
 use crate::client::registry::{Operation, RegistryClient, Resolved};
 use crate::digest::Digest;
@@ -94,6 +94,9 @@ impl RegistryClient {
         let headers = answer.headers().clone();
         let raw = read_bounded(answer, MAX_MANIFEST_BYTES).await?;
         let wanted = Digest::parse(asked.selector).ok();
+        if looks_like_a_page(&raw) {
+            return Err(Error::WebPage { url: shown(&url) });
+        }
         let digest = checked_digest(&raw, wanted, &headers, &url)?;
         let content_type = content_type(&headers);
         let manifest =

@@ -143,6 +143,17 @@ fn current_name(media_type: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether a layer says of itself that it holds weights in GGUF: by its media type or its file
+/// name. Raw weights without a name may be in any format.
+#[must_use]
+pub fn is_gguf(layer: &Descriptor) -> bool {
+    let is_raw = current_name(&layer.media_type) == media_type::modelpack::WEIGHT_RAW;
+    matches!(
+        role_of(layer),
+        Role::Model | Role::Projector | Role::Adapter
+    ) && (!is_raw || file_name_of(layer).is_some())
+}
+
 /// The file name a layer was packed under, if an annotation says and it is a bare name.
 #[must_use]
 pub fn file_name_of(layer: &Descriptor) -> Option<&str> {

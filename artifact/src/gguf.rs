@@ -13,6 +13,7 @@ use std::io::Read;
 
 use cursor::Cursor;
 
+pub mod annotations;
 mod array;
 #[cfg(any(test, feature = "test-support"))]
 pub mod builder;
@@ -26,6 +27,7 @@ mod tensor;
 mod tensor_type;
 mod value;
 
+pub use annotations::annotations;
 pub use array::Array;
 pub use check::{Kind, Split, Unsound, check, split_of};
 pub use describe::size_label;

@@ -18,6 +18,7 @@ use crate::service::collect::{CollectOptions, Collector};
 use crate::service::events::Outlet;
 use crate::service::fsck::FsckOptions;
 use crate::service::fsck::report::{FsckEvent, FsckSummary};
+use crate::service::gate::Gates;
 use crate::storage::{self, Closing};
 use crate::store::key::DataFolder;
 use crate::tasks;
@@ -153,8 +154,9 @@ impl Opened {
             index,
             config.max_blob_bytes,
         );
+        let gates = Gates::new(config.gguf.clone());
         Ok(Self {
-            registry: Arc::new(registry.with_collector(collector)),
+            registry: Arc::new(registry.with_collector(collector).with_gates(gates)),
             state,
             closing,
             _lock: held,

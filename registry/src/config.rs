@@ -1,5 +1,7 @@
 //! What a registry needs to know: plain values, put together by whoever starts it.
 
+mod gguf;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use url::Url;
 
 use crate::watched::Reload;
+
+pub use gguf::{GgufPolicy, GgufRule, InvalidGgufRule};
 
 /// What a registry needs to know.
 #[derive(Clone, Debug)]
@@ -19,6 +23,8 @@ pub struct Config {
     pub index: Index,
     /// Largest blob accepted, in bytes; `None` for no limit but the storage.
     pub max_blob_bytes: Option<u64>,
+    /// What becomes of GGUF files that llama.cpp would choke on; they are refused by default.
+    pub gguf: Vec<GgufRule>,
     /// An upload session without progress for this long is removed. Default: a week.
     pub upload_expiry: Duration,
     /// Upload sessions open at once. Default: 10,000.
@@ -66,6 +72,7 @@ impl Default for Config {
             storage: Storage::Folder,
             index: Index::Sled,
             max_blob_bytes: None,
+            gguf: Vec::new(),
             upload_expiry: Duration::from_secs(7 * 24 * 3600),
             max_uploads: 10_000,
             external_url: None,

@@ -73,6 +73,26 @@ pub enum Error {
         /// The tag or digest.
         reference: String,
     },
+    /// A GGUF file that llama.cpp would choke on, on its way in.
+    #[error(
+        "this GGUF file is not let in, because llama.cpp would choke on it: {reason} (who runs \
+         the registry can let such files in by --gguf-policy)"
+    )]
+    GgufRefused {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The manifest calls weights what llama.cpp would choke on.
+    #[error(
+        "the weights {digest} cannot be served, because llama.cpp would choke on them: {reason} \
+         (who runs the registry can let such manifests in by --gguf-policy)"
+    )]
+    WeightsRefused {
+        /// The layer.
+        digest: Box<Digest>,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The bytes are not a manifest.
     #[error("{0}")]
     ManifestInvalid(#[source] InvalidManifest),

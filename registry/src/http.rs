@@ -51,6 +51,8 @@ use crate::service::Registry;
 
 /// Names the digest of what is answered.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// Longest text of a warning, in characters.
+const MAX_WARNING: usize = 500;
 /// How Docker recognises a registry.
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
@@ -243,7 +245,11 @@ async fn dispatch(
             leases::dispatch(state, parts, repository, id, body).await
         }
         Endpoint::Admin(task) => admin::dispatch(state, parts, task).await,
-        Endpoint::Ping | Endpoint::Catalog | Endpoint::Tags(_) | Endpoint::Referrers(..)
+        Endpoint::Ping
+        | Endpoint::Catalog
+        | Endpoint::Tags(_)
+        | Endpoint::Referrers(..)
+        | Endpoint::Annotations(..)
             if !is_read =>
         {
             Err(Failure::Method("GET, HEAD"))
@@ -251,6 +257,9 @@ async fn dispatch(
         Endpoint::Ping => Ok(axum::Json(serde_json::json!({})).into_response()),
         Endpoint::Catalog => listings::catalog(state, &parts.uri).await,
         Endpoint::Tags(repository) => listings::tags(state, &parts.uri, &repository).await,
+        Endpoint::Annotations(repository, digest) => {
+            listings::annotations(state, &repository, &digest).await
+        }
         Endpoint::Referrers(repository, subject) => {
             listings::referrers(state, &parts.uri, &repository, &subject).await
         }
@@ -312,6 +321,19 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str>
 fn insert(response: &mut Response, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
+    }
+}
+
+/// Adds a warning (RFC 7234, 299: for people) that stays with the answer wherever it goes.
+fn warn(response: &mut Response, text: &str) {
+    let plain = text.chars().map(|c| match c {
+        '"' | '\\' => '\'',
+        ' '..='~' => c,
+        _ => '?',
+    });
+    let text: String = plain.take(MAX_WARNING).collect();
+    if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+        response.headers_mut().append(header::WARNING, value);
     }
 }
 

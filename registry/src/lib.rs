@@ -20,7 +20,8 @@ mod watched;
 
 pub use app::{collect, fsck, serve};
 pub use config::{
-    Bucket, Collection, Config, Index, Limits, RetentionRule, Secret, Storage, TlsFiles,
+    Bucket, Collection, Config, GgufPolicy, GgufRule, Index, InvalidGgufRule, Limits,
+    RetentionRule, Secret, Storage, TlsFiles,
 };
 pub use error::Error;
 pub use http::front::Listeners;

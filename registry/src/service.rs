@@ -7,6 +7,7 @@ pub(crate) mod dialects;
 mod embedded;
 pub(crate) mod events;
 pub(crate) mod fsck;
+pub(crate) mod gate;
 pub(crate) mod leases;
 mod manifest_cache;
 pub(crate) mod manifests;
@@ -24,6 +25,7 @@ use tracing::Instrument;
 use crate::error::Error;
 use crate::service::collect::Collector;
 use crate::service::dialects::Dialects;
+use crate::service::gate::Gates;
 use crate::service::manifest_cache::ManifestCache;
 use crate::store::key::RecordKey;
 use crate::store::records::{ManifestRecord, Records};
@@ -66,6 +68,7 @@ pub(crate) struct Registry {
     index: Arc<dyn MetadataIndex>,
     max_blob_bytes: Option<u64>,
     collector: Collector,
+    gates: Gates,
     manifest_cache: ManifestCache,
     dialects: Dialects,
     /// Records whose change failed half-way, until they are settled.
@@ -93,6 +96,7 @@ impl Registry {
             index,
             max_blob_bytes,
             collector: Collector::default(),
+            gates: Gates::default(),
             manifest_cache: ManifestCache::default(),
             dialects: Dialects::default(),
             leftover: Mutex::default(),
@@ -105,6 +109,12 @@ impl Registry {
     #[must_use]
     pub(crate) fn with_collector(self, collector: Collector) -> Self {
         Self { collector, ..self }
+    }
+
+    /// Lets GGUF files in by these policies.
+    #[must_use]
+    pub(crate) fn with_gates(self, gates: Gates) -> Self {
+        Self { gates, ..self }
     }
 
     /// The store of upload sessions.

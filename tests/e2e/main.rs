@@ -25,6 +25,7 @@ mod registry_errors;
 mod registry_faults;
 mod registry_fsck;
 mod registry_full_disk;
+mod registry_gate;
 mod registry_http2;
 mod registry_limits;
 mod registry_logins;

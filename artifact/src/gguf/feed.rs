@@ -55,6 +55,19 @@ impl Feed {
         }
     }
 
+    /// How many more bytes are only kept, and not looked at: what is pushed up to there costs
+    /// nothing but their memory.
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        self.next_try.saturating_sub(self.bytes.len() as u64)
+    }
+
+    /// How many bytes are kept.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Says that the file has ended: the header must be whole by now.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgAction, Args};
-use registry::{RetentionRule, Secret};
+use registry::{GgufRule, RetentionRule, Secret};
 use url::Url;
 
 use crate::args::values::{
@@ -106,6 +106,16 @@ pub(crate) struct ServiceArgs {
         value_parser = size_or_none
     )]
     pub(crate) max_blob_size: Bound<u64>,
+    /// What becomes of GGUF files that llama.cpp would choke on: refuse, warn or off, for all
+    /// repositories or for some, as in scratch/*=off; repeatable [default: refuse]
+    #[arg(
+        long,
+        value_name = "[REPOSITORIES=]POLICY",
+        env = "HAYLOFT_GGUF_POLICY",
+        action = ArgAction::Append,
+        value_delimiter = ';'
+    )]
+    pub(crate) gguf_policy: Vec<GgufRule>,
     /// An upload session without progress for this long is removed
     #[arg(
         long,

@@ -128,6 +128,7 @@ impl ServiceArgs {
         config.redirect = self.redirect;
         config.read_only = self.read_only;
         config.max_blob_bytes = self.max_blob_size.into();
+        config.gguf.clone_from(&self.gguf_policy);
         config.upload_expiry = self.upload_expiry;
         config.max_uploads = self.max_uploads;
         config.external_url.clone_from(&self.external_url);

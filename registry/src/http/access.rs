@@ -65,6 +65,7 @@ impl<'a> Access<'a> {
             Endpoint::Blob(repository, _)
             | Endpoint::Manifest(repository, _)
             | Endpoint::Tags(repository)
+            | Endpoint::Annotations(repository, _)
             | Endpoint::Referrers(repository, _) => repository,
         };
         match *method {

@@ -32,6 +32,8 @@ pub(crate) enum Endpoint {
     Referrers(Repository, Digest),
     /// `/v2/<name>/_hayloft/leases/<id>`: a lease on content of the repository.
     Lease(Repository, Uuid),
+    /// `/v2/<name>/_hayloft/annotations/<digest>`: what is known of a blob.
+    Annotations(Repository, Digest),
     /// `/v2/_hayloft/<task>`: looking after the storage.
     Admin(AdminTask),
 }
@@ -58,6 +60,7 @@ impl Endpoint {
             | Self::Manifest(repository, _)
             | Self::Tags(repository)
             | Self::Referrers(repository, _)
+            | Self::Annotations(repository, _)
             | Self::Lease(repository, _) => Some(repository),
             Self::Ping | Self::Catalog | Self::Admin(_) => None,
         }
@@ -81,6 +84,9 @@ impl Endpoint {
             ["_hayloft", "fsck"] => Some(Ok(Self::Admin(AdminTask::Fsck))),
             ["_hayloft", "reindex"] => Some(Ok(Self::Admin(AdminTask::Reindex))),
             [name @ .., "_hayloft", "leases", id] => Some(lease(name, id)),
+            [name @ .., "_hayloft", "annotations", text] => {
+                Some(with_digest(name, text, Self::Annotations))
+            }
             [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"] => {
                 Some(repository(name).map(Self::Uploads))
             }
@@ -210,6 +216,8 @@ mod tests {
         assert_eq!(parse(&path), Endpoint::Referrers(name("a"), digest));
         let path = format!("/v2/a/b/_hayloft/leases/{id}");
         assert_eq!(parse(&path), Endpoint::Lease(name("a/b"), id));
+        let path = format!("/v2/a/_hayloft/annotations/{digest}");
+        assert_eq!(parse(&path), Endpoint::Annotations(name("a"), digest));
         let collect = Endpoint::Admin(AdminTask::Collect);
         assert_eq!(parse("/v2/_hayloft/collect"), collect);
     }

@@ -141,6 +141,7 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
     match error {
         Error::Name(InvalidReference::Tag { .. })
         | Error::ManifestInvalid(_)
+        | Error::WeightsRefused { .. }
         | Error::EmbeddedContent { .. } => (status_of(error), ErrorCode::ManifestInvalid),
         Error::Name(_) => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
         Error::Digest(_) | Error::DigestMismatch { .. } => {
@@ -165,7 +166,9 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
             StatusCode::RANGE_NOT_SATISFIABLE,
             ErrorCode::BlobUploadInvalid,
         ),
-        Error::BodyCutOff { .. } => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
+        Error::BodyCutOff { .. } | Error::GgufRefused { .. } => {
+            (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid)
+        }
         Error::TooManyUploads { .. } => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
         Error::Dialect { .. } => (StatusCode::NOT_ACCEPTABLE, ErrorCode::Unsupported),
         Error::ReadOnly => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),

@@ -48,6 +48,16 @@ pub(super) async fn tags(
     Ok(listing(&json!({ "name": name, "tags": names }), link))
 }
 
+/// What is known of a blob by its content.
+pub(super) async fn annotations(
+    state: &State,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<Response, Failure> {
+    let found = state.registry.blob_annotations(repository, digest).await?;
+    Ok(Json(json!({ "digest": digest, "annotations": found })).into_response())
+}
+
 /// The list of manifests that refer to `subject`, as an image index.
 pub(super) async fn referrers(
     state: &State,

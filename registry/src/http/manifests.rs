@@ -15,7 +15,7 @@ use crate::http::dialects;
 use crate::http::error::Failure;
 use crate::http::incoming::Incoming;
 use crate::http::query::Query;
-use crate::http::{CONTENT_DIGEST, State, header_text, insert};
+use crate::http::{CONTENT_DIGEST, State, header_text, insert, warn};
 use crate::service::manifests::{FoundManifest, ManifestReference, NewManifest};
 
 /// Tells the client that the registry has seen to the subject.
@@ -106,6 +106,9 @@ async fn put(
     insert(&mut response, CONTENT_DIGEST, &stored.digest.to_string());
     if let Some(subject) = stored.subject {
         insert(&mut response, OCI_SUBJECT, &subject.to_string());
+    }
+    for warning in &stored.warnings {
+        warn(&mut response, warning);
     }
     for tag in &tags {
         if let Ok(value) = HeaderValue::from_str(tag.as_str()) {

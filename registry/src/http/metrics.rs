@@ -38,7 +38,7 @@ impl Route {
             Endpoint::Manifest(..) => Self::Manifest,
             Endpoint::Tags(_) => Self::Tags,
             Endpoint::Referrers(..) => Self::Referrers,
-            Endpoint::Lease(..) | Endpoint::Admin(_) => Self::Own,
+            Endpoint::Annotations(..) | Endpoint::Lease(..) | Endpoint::Admin(_) => Self::Own,
         }
     }
 }

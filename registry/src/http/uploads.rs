@@ -15,7 +15,7 @@ use crate::http::access::{Access, Identity};
 use crate::http::error::Failure;
 use crate::http::incoming::Incoming;
 use crate::http::query::Query;
-use crate::http::{CONTENT_DIGEST, State, base_url, blob_path, header_text, insert, range};
+use crate::http::{CONTENT_DIGEST, State, base_url, blob_path, header_text, insert, range, warn};
 use crate::metrics::labels::UploadEvent;
 use crate::service::uploads::{Body, ChunkRange};
 
@@ -104,6 +104,9 @@ pub(super) async fn dispatch(
                     Ok(place.response(StatusCode::ACCEPTED, offset))
                 }
                 Err(failure) => {
+                    if matches!(&failure, Failure::Registry(error) if ends_session(error)) {
+                        state.setup.metrics.upload(UploadEvent::Failed, 1);
+                    }
                     drain(&mut body).await;
                     Err(failure)
                 }
@@ -161,9 +164,13 @@ async fn finish(
         .finish_upload(repository, id, range, digest, &mut body)
         .await;
     match finished {
-        Ok(()) => {
+        Ok(warning) => {
             metrics.upload(UploadEvent::Finished, 1);
-            Ok(created(repository, &digest))
+            let mut response = created(repository, &digest);
+            if let Some(warning) = warning {
+                warn(&mut response, &warning);
+            }
+            Ok(response)
         }
         Err(error) => {
             if ends_session(&error) {
@@ -183,7 +190,7 @@ async fn finish(
 fn ends_session(error: &Error) -> bool {
     matches!(
         error,
-        Error::DigestMismatch { .. } | Error::BlobTooLarge { .. }
+        Error::DigestMismatch { .. } | Error::BlobTooLarge { .. } | Error::GgufRefused { .. }
     )
 }
 

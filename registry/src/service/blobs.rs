@@ -3,12 +3,12 @@
 //! Content is stored once, but a repository sees only the blobs that were pushed or mounted into
 //! it: what one repository holds says nothing to another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use artifact::{Digest, Repository};
 use futures::TryStreamExt;
-use jiff::Timestamp;
 use url::Url;
 
 use crate::error::Error;
@@ -34,6 +34,18 @@ impl Registry {
         self.blobs
             .stat(digest)
             .await?
+            .ok_or_else(|| unknown(repository, digest))
+    }
+
+    /// What is known of a blob of the repository by its content.
+    pub(crate) async fn blob_annotations(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        let record = self.index.blob(repository, digest).await?;
+        record
+            .map(|record| record.annotations)
             .ok_or_else(|| unknown(repository, digest))
     }
 
@@ -98,17 +110,22 @@ impl Registry {
     ) -> Result<bool, Error> {
         // Before it is looked at, so that what was seen is still there when it is linked.
         let mut lock = self.lock_content(digest).await?;
-        let is_held = match source {
-            Some(source) => self.index.blob(source, digest).await?.is_some(),
-            None => self.index.holder_of(digest).await?.is_some(),
+        let holder = match source {
+            Some(source) => Some(source.clone()),
+            None => self.index.holder_of(digest).await?,
         };
-        if !is_held {
+        let held = match holder {
+            Some(holder) => self.index.blob(&holder, digest).await?,
+            None => None,
+        };
+        let Some(held) = held else {
             return Ok(false);
-        }
+        };
         let Some(size) = self.blobs.stat(digest).await? else {
             return Ok(false);
         };
-        self.link_blob(lock.as_mut(), repository, digest, size)
+        let record = BlobRecord::new(size).annotated(held.annotations);
+        self.link_record(lock.as_mut(), repository, digest, record)
             .await?;
         Ok(true)
     }
@@ -122,14 +139,27 @@ impl Registry {
         digest: &Digest,
         size: u64,
     ) -> Result<(), Error> {
+        self.link_record(lock, repository, digest, BlobRecord::new(size))
+            .await
+    }
+
+    /// The same with what is known of the content.
+    pub(crate) async fn link_record(
+        &self,
+        lock: &mut dyn IndexLock,
+        repository: &Repository,
+        digest: &Digest,
+        mut record: BlobRecord,
+    ) -> Result<(), Error> {
         self.lock_more(lock, repository).await?;
-        if self.index.blob(repository, digest).await?.is_some() {
-            return self.touch_blob(repository, digest).await;
+        if let Some(stored) = self.index.blob(repository, digest).await? {
+            let is_news =
+                !record.annotations.is_empty() && record.annotations != stored.annotations;
+            if !is_news {
+                return self.touch_blob(repository, digest).await;
+            }
+            record.linked = stored.linked;
         }
-        let record = BlobRecord {
-            size,
-            linked: Timestamp::now(),
-        };
         let entry = Entry::Blob(repository.clone(), *digest, record);
         let created = self.missing_repository(repository).await?;
         let changes = created.into_iter().chain([Change::Put(Box::new(entry))]);

@@ -57,6 +57,8 @@ pub(crate) struct StoredManifest {
     pub(crate) digest: Digest,
     /// The manifest it refers to.
     pub(crate) subject: Option<Digest>,
+    /// What is wrong with what it names, where that is let in.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Registry {
@@ -135,6 +137,8 @@ impl Registry {
             .map_err(Error::ManifestInvalid)?;
         embedded::check(&new.content)?;
         let repository = &new.repository;
+        // Before anybody waits for the repository: the beginnings of blobs may have to be read.
+        let vetted = self.vet_weights(repository, &manifest).await?;
         let mut lock = self.lock_repository(repository, Some(&digest)).await?;
         self.require_content(repository, &manifest).await?;
         self.blobs.put(&digest, new.content.clone()).await?;
@@ -142,6 +146,7 @@ impl Registry {
         let subject = record.subject;
         let mut changes = Vec::new();
         changes.extend(self.missing_repository(repository).await?);
+        changes.extend(self.noting(repository, &vetted).await?);
         let missing = self.missing_manifest(repository, digest, record.clone());
         changes.extend(missing.await?);
         // Last, so that a tag never points to a manifest that is not there.
@@ -156,7 +161,11 @@ impl Registry {
         );
         self.change(lock.as_mut(), changes).await?;
         self.touch_manifest(repository, &digest, &record).await?;
-        Ok(StoredManifest { digest, subject })
+        Ok(StoredManifest {
+            digest,
+            subject,
+            warnings: vetted.warnings,
+        })
     }
 
     /// The change that makes the repository hold the manifest, if it does not yet just so.

@@ -7,9 +7,12 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use uuid::Uuid;
 
+use crate::config::GgufPolicy;
 use crate::error::Error;
+use crate::service::gate::Gate;
 use crate::service::{Registry, detached};
 use crate::store::UploadSession;
+use crate::store::records::BlobRecord;
 
 /// Which bytes of the blob a chunk claims to be, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,28 @@ pub(crate) trait Body:
 impl<S> Body for S where
     S: Stream<Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin
 {
+}
+
+/// A session that a request is writing to, and the gate before it.
+struct Incoming {
+    id: Uuid,
+    session: Box<dyn UploadSession>,
+    gate: Option<Gate>,
+    /// Whether what the gate finds bad is refused.
+    refuses: bool,
+}
+
+impl Incoming {
+    /// Takes the next bytes, past the gate.
+    async fn take(&mut self, piece: Bytes) -> Result<(), Error> {
+        if let Some(gate) = &mut self.gate
+            && let Err(reason) = gate.push(&piece).await
+            && self.refuses
+        {
+            return Err(Error::GgufRefused { reason });
+        }
+        self.session.write(piece).await
+    }
 }
 
 impl Registry {
@@ -65,15 +90,20 @@ impl Registry {
         range: Option<ChunkRange>,
         body: &mut dyn Body,
     ) -> Result<u64, Error> {
-        let mut session = self.claim(repository, id, range).await?;
-        match self.receive(session.as_mut(), range, body).await {
-            Ok(()) => session.settle().await,
-            Err(error) => Err(self.leave(session, error).await),
+        let mut incoming = self.claim(repository, id, range).await?;
+        match self.receive(&mut incoming, range, body).await {
+            Ok(()) => {
+                let offset = incoming.session.settle().await?;
+                self.keep_gate(incoming);
+                Ok(offset)
+            }
+            Err(error) => Err(self.leave(incoming, error).await),
         }
     }
 
     /// Appends the last chunk, if there is one, and makes the blob visible if all of it has
-    /// `digest`. Ends the session either way, unless the body is cut off.
+    /// `digest`. Ends the session either way, unless the body is cut off. Gives what is wrong with
+    /// a blob that was let in all the same.
     pub(crate) async fn finish_upload(
         self: &Arc<Self>,
         repository: &Repository,
@@ -81,21 +111,29 @@ impl Registry {
         range: Option<ChunkRange>,
         digest: Digest,
         body: &mut dyn Body,
-    ) -> Result<(), Error> {
-        let mut session = self.claim(repository, id, range).await?;
-        session.expect_algorithm(digest.algorithm());
-        if let Err(error) = self.receive(session.as_mut(), range, body).await {
-            return Err(self.leave(session, error).await);
+    ) -> Result<Option<String>, Error> {
+        let mut incoming = self.claim(repository, id, range).await?;
+        incoming.session.expect_algorithm(digest.algorithm());
+        if let Err(error) = self.receive(&mut incoming, range, body).await {
+            return Err(self.leave(incoming, error).await);
         }
+        let whole = incoming.session.offset();
+        let passed = match self.leave_gate(repository, incoming.gate.take(), whole) {
+            Ok(passed) => passed,
+            Err(error) => return Err(self.leave(incoming, error).await),
+        };
+        let session = incoming.session;
         let registry = Arc::clone(self);
         let repository = repository.clone();
         detached(async move {
             // One lock from commit to link: content that nobody holds yet is not collected.
             let mut lock = registry.lock_content(&digest).await?;
             let size = session.commit(digest).await?;
+            let record = BlobRecord::new(size).annotated(passed.annotations);
             registry
-                .link_blob(lock.as_mut(), &repository, &digest, size)
-                .await
+                .link_record(lock.as_mut(), &repository, &digest, record)
+                .await?;
+            Ok(passed.warning)
         })
         .await
     }
@@ -107,6 +145,7 @@ impl Registry {
         id: Uuid,
     ) -> Result<(), Error> {
         let session = self.uploads.claim(repository, id).await?;
+        self.gates.forget(id);
         detached(session.cancel()).await
     }
 
@@ -115,19 +154,31 @@ impl Registry {
         repository: &Repository,
         id: Uuid,
         range: Option<ChunkRange>,
-    ) -> Result<Box<dyn UploadSession>, Error> {
+    ) -> Result<Incoming, Error> {
         let session = self.uploads.claim(repository, id).await?;
         let offset = session.offset();
         if range.is_some_and(|range| range.start != offset) {
             return Err(Error::OutOfOrder { id, offset });
         }
-        Ok(session)
+        Ok(Incoming {
+            id,
+            refuses: self.gates.policy(repository) == GgufPolicy::Refuse,
+            gate: self.gates.enter(repository, id, offset),
+            session,
+        })
+    }
+
+    /// Keeps what the gate has seen of a session that goes on with another request.
+    fn keep_gate(&self, incoming: Incoming) {
+        if let Some(gate) = incoming.gate {
+            self.gates.keep(incoming.id, gate);
+        }
     }
 
     /// Moves the body into the session.
     async fn receive(
         &self,
-        session: &mut dyn UploadSession,
+        incoming: &mut Incoming,
         range: Option<ChunkRange>,
         body: &mut dyn Body,
     ) -> Result<(), Error> {
@@ -146,11 +197,12 @@ impl Registry {
                     received,
                 });
             }
-            let size = session.offset().saturating_add(piece.len() as u64);
+            let size = incoming.session.offset();
+            let size = size.saturating_add(piece.len() as u64);
             if let Some(limit) = self.max_blob_bytes.filter(|limit| size > *limit) {
                 return Err(Error::BlobTooLarge { limit });
             }
-            session.write(piece).await?;
+            incoming.take(piece).await?;
         }
         match announced.filter(|announced| *announced != received) {
             // An empty body closes a session whatever its headers say.
@@ -163,11 +215,17 @@ impl Registry {
     }
 
     /// After a failed receive: decides what stays of the session, and gives the error back.
-    async fn leave(&self, mut session: Box<dyn UploadSession>, error: Error) -> Error {
+    async fn leave(&self, mut incoming: Incoming, error: Error) -> Error {
         let left = match &error {
-            Error::BlobTooLarge { .. } => session.cancel().await,
-            Error::ChunkLength { .. } => session.rewind().await,
-            Error::BodyCutOff { .. } => session.settle().await.map(drop),
+            Error::BlobTooLarge { .. } | Error::GgufRefused { .. } => {
+                incoming.session.cancel().await
+            }
+            Error::ChunkLength { .. } => incoming.session.rewind().await,
+            Error::BodyCutOff { .. } => {
+                let settled = incoming.session.settle().await.map(drop);
+                self.keep_gate(incoming);
+                settled
+            }
             _ => Ok(()),
         };
         if let Err(failure) = left {

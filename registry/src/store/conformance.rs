@@ -88,6 +88,7 @@ fn blob(repository: &str, content: &str) -> Entry {
     let record = BlobRecord {
         size: 3,
         linked: Timestamp::UNIX_EPOCH,
+        annotations: BTreeMap::from([("key".to_owned(), content.to_owned())]),
     };
     Entry::Blob(name(repository), digest(content), record)
 }

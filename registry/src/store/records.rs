@@ -124,6 +124,30 @@ pub struct BlobRecord {
     pub size: u64,
     /// When it was pushed or mounted first.
     pub linked: Timestamp,
+    /// What its content says of itself, by the keys of [`artifact::gguf::annotations`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl BlobRecord {
+    /// A blob of this size, linked now, of which nothing is known.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        Self {
+            size,
+            linked: Timestamp::now(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// The same, with what is known of it.
+    #[must_use]
+    pub fn annotated(self, annotations: BTreeMap<String, String>) -> Self {
+        Self {
+            annotations,
+            ..self
+        }
+    }
 }
 
 /// That somebody, such as the agent of a node that pulls, needs content of a repository for a

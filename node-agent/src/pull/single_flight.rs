@@ -5,6 +5,7 @@
 //! there. A flight that dies without an outcome closes its channel, and the callers are told.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,8 +54,9 @@ impl Report {
 }
 
 impl Progress for Report {
-    fn written(&self, bytes: u64) {
-        self.completed.fetch_add(bytes, Ordering::Relaxed);
+    fn written(&self, bytes: Range<u64>) {
+        self.completed
+            .fetch_add(bytes.end - bytes.start, Ordering::Relaxed);
     }
 
     fn forgotten(&self, bytes: u64) {

@@ -10,6 +10,7 @@
 //! So the digest is known right after the last byte, the last sync has little left to do, and a
 //! killed pull goes on from what it had. The queue is short: a slow disk slows the connections.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -40,8 +41,8 @@ pub enum Error {
 
 /// Is told how far the blob has come, from the writer's thread.
 pub trait Progress: Send + Sync + std::fmt::Debug {
-    /// So many more bytes are in the file.
-    fn written(&self, bytes: u64);
+    /// These bytes, all of one chunk, are in the file.
+    fn written(&self, bytes: Range<u64>);
     /// So many of them count no more: their chunks were not whole when the download started over.
     fn forgotten(&self, bytes: u64);
     /// All bytes of a chunk can be read.
@@ -278,7 +279,7 @@ fn write_piece(
         if !is_whole && !part.is_empty() {
             part_file.write_at(at, part)?;
             let whole = range.end - range.start;
-            progress.written(until - at);
+            progress.written(at..until);
             if note_written(shared, chunk, until - at, whole)? {
                 progress.chunk_is_whole(chunk);
             }

@@ -22,7 +22,7 @@ pub mod retry;
 pub mod transport;
 
 pub use agent::{AgentClient, DEFAULT_AGENT};
-pub use error::Error;
+pub use error::{Error, chain};
 pub use fetch::{BlobSource, RangeReader};
 pub use logins::LoginFiles;
 pub use origin::{Answer, Found, InvalidOrigin, Known, Origin, OriginKind, OriginUrl, Selector};

@@ -1,6 +1,7 @@
 //! The command line: every verb and flag, nothing else.
 
 pub(crate) mod config;
+pub(crate) mod mirror;
 pub(crate) mod registry;
 pub(crate) mod runtime;
 pub(crate) mod storage;

@@ -14,6 +14,7 @@ pub(crate) mod retention;
 pub(crate) mod secrets;
 pub(crate) mod show;
 pub(crate) mod table;
+pub(crate) mod upstream;
 mod variables;
 
 pub(crate) use layers::{Failure, Loaded, load};

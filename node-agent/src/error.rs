@@ -172,19 +172,9 @@ impl Error {
     /// The error as the agent answers it: the whole chain in one line.
     #[must_use]
     pub fn to_agent_error(&self) -> AgentError {
-        let mut message = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.ends_with(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            source = cause.source();
-        }
         AgentError {
             code: self.code(),
-            message,
+            message: client::chain(self),
         }
     }
 }

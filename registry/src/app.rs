@@ -7,11 +7,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::Error;
 use crate::http::front::{Front, Listeners};
 use crate::index_state::{self, IndexState};
 use crate::metrics::Metrics;
+use crate::mirror::Mirror;
 use crate::service::Registry;
 use crate::service::collect::report::{CollectEvent, CollectSummary};
 use crate::service::collect::{CollectOptions, Collector};
@@ -75,6 +76,10 @@ fn run(
         let registry = &opened.registry;
         let mut running = tasks::Running::default();
         running.push(tasks::start_settling(Arc::clone(registry)));
+        running.push(tasks::start_mirror(
+            Arc::clone(registry),
+            config.upload_expiry,
+        ));
         running.push(tasks::start_counting(Arc::clone(registry), metrics.clone()));
         if !config.read_only {
             let expiry = config.upload_expiry;
@@ -155,8 +160,12 @@ impl Opened {
             config.max_blob_bytes,
         );
         let gates = Gates::new(config.gguf.clone());
+        let mirror = Arc::new(Mirror::open(&mirror_of(config), &folder)?);
+        let registry = registry.with_collector(collector).with_gates(gates);
+        let registry = Arc::new(registry.with_mirror(Arc::clone(&mirror)));
+        mirror.belongs_to(&registry);
         Ok(Self {
-            registry: Arc::new(registry.with_collector(collector).with_gates(gates)),
+            registry,
             state,
             closing,
             _lock: held,
@@ -169,6 +178,14 @@ impl Opened {
         let closed = self.state.close(followed).await;
         self.closing.close().await;
         closed
+    }
+}
+
+/// What is mirrored; a registry that changes nothing fetches nothing.
+fn mirror_of(config: &Config) -> config::Mirror {
+    config::Mirror {
+        offline: config.mirror.offline || config.read_only,
+        ..config.mirror.clone()
     }
 }
 

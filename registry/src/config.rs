@@ -6,6 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use artifact::Repository;
+use artifact::client::{Credentials, OriginUrl, Timeouts};
 use url::Url;
 
 use crate::watched::Reload;
@@ -52,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long running requests may go on after shutdown has begun. Default: 25 s.
     pub shutdown_grace: Duration,
+    /// What is mirrored from elsewhere.
+    pub mirror: Mirror,
 }
 
 impl Config {
@@ -85,6 +89,7 @@ impl Default for Config {
             reload: Reload::default(),
             limits: Limits::default(),
             shutdown_grace: Duration::from_secs(25),
+            mirror: Mirror::default(),
         }
     }
 }
@@ -188,6 +193,56 @@ impl Default for Limits {
             connections: 10_000,
         }
     }
+}
+
+/// What is mirrored from elsewhere, and how.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// From where. Those of one prefix are asked in this order.
+    pub upstreams: Vec<Upstream>,
+    /// Nothing is asked of any upstream: what is here is served. Default: no.
+    pub offline: bool,
+    /// A tag that was asked for at its upstream is served without another question for this long.
+    /// Default: 5 min.
+    pub tag_ttl: Duration,
+    /// What an upstream does not have is not asked for again for this long. Default: 1 min.
+    pub negative_ttl: Duration,
+    /// Most bytes of mirrored blobs; what was not used for longest goes first. `None` for no limit
+    /// but the storage.
+    pub max_bytes: Option<u64>,
+    /// Mirrored repositories whose blobs never go: names, or prefixes followed by `*`.
+    pub pinned: Vec<String>,
+    /// Connections to an upstream for one blob. Default: 4.
+    pub connections: usize,
+    /// How long an upstream may take.
+    pub timeouts: Timeouts,
+    /// Who asks registries.
+    pub credentials: Credentials,
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self {
+            upstreams: Vec::new(),
+            offline: false,
+            tag_ttl: Duration::from_secs(300),
+            negative_ttl: Duration::from_secs(60),
+            max_bytes: None,
+            pinned: Vec::new(),
+            connections: 4,
+            timeouts: Timeouts::default(),
+            credentials: Credentials::Anonymous,
+        }
+    }
+}
+
+/// Where repositories below a prefix are mirrored from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Repositories whose names begin with this and a slash; what follows is the name there.
+    pub prefix: Repository,
+    /// The origin.
+    pub at: OriginUrl,
 }
 
 /// Text that must not show: passwords, keys, URLs that carry them.

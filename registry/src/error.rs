@@ -406,6 +406,57 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// An upstream did not give what was asked of it.
+    #[error("{}", artifact::client::chain(source))]
+    Upstream {
+        /// What happened.
+        source: Box<artifact::client::Error>,
+    },
+    /// Several requests waited for one thing that failed.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Error>),
+    /// Something of a mirrored repository that is not here, while no upstream may be asked.
+    #[error(
+        "{what} of mirrored repository {repository} is not here, and the registry is offline: it asks no upstream"
+    )]
+    Offline {
+        /// The repository.
+        repository: Repository,
+        /// The tag or digest.
+        what: String,
+    },
+    /// The bytes of an upstream are not those of the blob.
+    #[error(
+        "an upstream sent other bytes for blob {expected}: they have digest {actual}; they are in quarantine, and nothing of them is served"
+    )]
+    FillMismatch {
+        /// The blob.
+        expected: Box<Digest>,
+        /// What the bytes hash to.
+        actual: Box<Digest>,
+    },
+    /// There is no room for a blob among what is mirrored.
+    #[error(
+        "blob {digest} of {size} bytes has no room among at most {limit} bytes of mirrored blobs: the others are pinned or in use; raise --mirror-size"
+    )]
+    MirrorFull {
+        /// The blob.
+        digest: Box<Digest>,
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A push into a repository that is mirrored.
+    #[error(
+        "repository {repository} is a mirror of {upstream}: it takes no pushes; push there, or under another name"
+    )]
+    Mirrored {
+        /// The repository.
+        repository: Repository,
+        /// Where it comes from.
+        upstream: String,
+    },
     /// The registry is shutting down.
     #[error("the registry is shutting down: try again when it is back")]
     Closing,

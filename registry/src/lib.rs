@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod index_state;
 mod metrics;
+mod mirror;
 mod service;
 mod storage;
 mod store;
@@ -20,8 +21,8 @@ mod watched;
 
 pub use app::{collect, fsck, serve};
 pub use config::{
-    Bucket, Collection, Config, GgufPolicy, GgufRule, Index, InvalidGgufRule, Limits,
-    RetentionRule, Secret, Storage, TlsFiles,
+    Bucket, Collection, Config, GgufPolicy, GgufRule, Index, InvalidGgufRule, Limits, Mirror,
+    RetentionRule, Secret, Storage, TlsFiles, Upstream,
 };
 pub use error::Error;
 pub use http::front::Listeners;

@@ -11,6 +11,7 @@ pub(crate) mod gate;
 pub(crate) mod leases;
 mod manifest_cache;
 pub(crate) mod manifests;
+pub(crate) mod mirrored;
 pub(crate) mod reindex;
 pub(crate) mod retention;
 pub(crate) mod uploads;
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 use tracing::Instrument;
 
 use crate::error::Error;
+use crate::mirror::Mirror;
 use crate::service::collect::Collector;
 use crate::service::dialects::Dialects;
 use crate::service::gate::Gates;
@@ -71,6 +73,7 @@ pub(crate) struct Registry {
     gates: Gates,
     manifest_cache: ManifestCache,
     dialects: Dialects,
+    mirror: Option<Arc<Mirror>>,
     /// Records whose change failed half-way, until they are settled.
     leftover: Mutex<BTreeSet<RecordKey>>,
     /// Rung when something was added there.
@@ -99,6 +102,7 @@ impl Registry {
             gates: Gates::default(),
             manifest_cache: ManifestCache::default(),
             dialects: Dialects::default(),
+            mirror: None,
             leftover: Mutex::default(),
             settling: Notify::new(),
             is_open: RwLock::new(true),
@@ -115,6 +119,15 @@ impl Registry {
     #[must_use]
     pub(crate) fn with_gates(self, gates: Gates) -> Self {
         Self { gates, ..self }
+    }
+
+    /// Fills what it does not hold from upstreams.
+    #[must_use]
+    pub(crate) fn with_mirror(self, mirror: Arc<Mirror>) -> Self {
+        Self {
+            mirror: Some(mirror),
+            ..self
+        }
     }
 
     /// The store of upload sessions.

@@ -27,6 +27,7 @@ pub(crate) mod memory;
 use std::fmt::Debug;
 use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -57,6 +58,15 @@ pub(crate) trait BlobStore: Debug + Send + Sync {
 
     /// Stores small content whose digest the caller has computed; durable when this returns.
     fn put<'a>(&'a self, digest: &'a Digest, content: Bytes) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Makes a file a blob; durable when this returns, and the file has gone from where it was. The
+    /// caller has found the digest of its bytes right. `false`, with the file untouched, when this
+    /// store does not keep files, or not on the same disk.
+    fn adopt<'a>(
+        &'a self,
+        digest: &'a Digest,
+        file: &'a Path,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
 
     /// Removes a blob; its absence is durable when this returns. `false` when it was not there.
     ///

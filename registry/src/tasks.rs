@@ -127,3 +127,22 @@ pub(crate) fn start_collector(registry: Arc<Registry>, interval: Duration) -> Jo
         }
     })
 }
+
+/// Pause between two rounds of the mirror.
+const MIRROR_PAUSE: Duration = Duration::from_secs(60);
+
+/// Goes on with fills that an earlier run left, and then, again and again, saves when mirrored
+/// blobs were used and removes fills that nothing came of for `expiry`.
+pub(crate) fn start_mirror(registry: Arc<Registry>, expiry: Duration) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = registry.resume_fills().await {
+            tracing::warn!(error = error.chain(), "fills that were left cannot go on");
+        }
+        loop {
+            tokio::time::sleep(MIRROR_PAUSE).await;
+            if let Err(error) = registry.tend_mirror(expiry).await {
+                tracing::warn!(error = error.chain(), "the mirror cannot be tended");
+            }
+        }
+    })
+}

@@ -12,6 +12,8 @@ mod agent_push;
 mod cli;
 mod config;
 mod main_path;
+mod mirror_fill;
+mod mirror_support;
 mod registry_access;
 mod registry_bucket;
 mod registry_bucket_care;

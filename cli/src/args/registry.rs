@@ -10,6 +10,7 @@ use clap::{ArgAction, Args};
 use registry::{GgufRule, RetentionRule, Secret};
 use url::Url;
 
+use crate::args::mirror::MirrorArgs;
 use crate::args::values::{
     Bound, duration, period, period_or_none, secret, size, size_or_none, switch, web_url,
 };
@@ -28,6 +29,8 @@ pub(crate) struct RegistryOptions {
     pub(crate) access: AccessArgs,
     #[command(flatten)]
     pub(crate) limits: LimitsArgs,
+    #[command(flatten)]
+    pub(crate) mirror: MirrorArgs,
 }
 
 /// Where a registry keeps things.

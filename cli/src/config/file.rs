@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::keys::{Key, Keys, Table};
-use crate::config::{nearest, retention};
+use crate::config::{nearest, retention, upstream};
 
 /// Keys that stand for the same thing.
 pub(crate) const ALTERNATIVES: [[&str; 2]; 1] = [["index", "index-file"]];
@@ -250,6 +250,8 @@ fn text(key: &Key, value: &DeValue<'_>) -> Result<String, String> {
         DeValue::Integer(_) | DeValue::Float(_) => wrong("a number"),
         DeValue::Datetime(_) => wrong("a date"),
         DeValue::Array(_) => wrong("a list"),
+        // `[[registry.upstream]]`: the long form.
+        DeValue::Table(_) if key.name == "upstream" => upstream::from_table(value),
         DeValue::Table(_) => wrong("a table"),
     }
 }

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use registry::{Bucket, Collection, Config, Index, Limits, Secret, Storage, TlsFiles};
+use artifact::client::Timeouts;
+use registry::{Bucket, Collection, Config, Index, Limits, Mirror, Secret, Storage, TlsFiles};
 use url::Url;
 
 use crate::args::DataArgs;
+use crate::args::mirror::MirrorArgs;
 use crate::args::registry::{
     AccessArgs, CollectionArgs, LimitsArgs, RegistryOptions, ServiceArgs, StorageArgs,
 };
 use crate::config::secrets;
+use crate::endpoint;
 
 impl RegistryOptions {
     /// What the registry is started with.
@@ -21,6 +24,7 @@ impl RegistryOptions {
         self.collection.put_into(&mut config);
         self.access.put_into(&mut config);
         config.limits = self.limits.to_limits();
+        config.mirror = self.mirror.to_mirror();
         Ok(config)
     }
 
@@ -158,6 +162,25 @@ impl AccessArgs {
             }),
             _ => None,
         };
+    }
+}
+
+impl MirrorArgs {
+    fn to_mirror(&self) -> Mirror {
+        Mirror {
+            upstreams: self.upstreams.clone(),
+            offline: self.offline,
+            tag_ttl: self.tag_ttl,
+            negative_ttl: self.negative_ttl,
+            max_bytes: self.mirror_size.into(),
+            pinned: self.mirror_pins.clone(),
+            connections: self.mirror_connections,
+            timeouts: Timeouts {
+                stall: self.mirror_stall,
+                ..Timeouts::default()
+            },
+            credentials: endpoint::stored_logins(),
+        }
     }
 }
 

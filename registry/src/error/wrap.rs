@@ -10,14 +10,27 @@ use crate::error::Error;
 impl Error {
     /// The error with everything that led to it, in one line.
     pub(crate) fn chain(&self) -> String {
-        let mut chain = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(source) = cause {
-            chain.push_str(": ");
-            chain.push_str(&source.to_string());
-            cause = source.source();
+        artifact::client::chain(self)
+    }
+
+    /// Wraps the failure of an upstream.
+    pub(crate) fn upstream(source: artifact::client::Error) -> Self {
+        Self::Upstream {
+            source: Box::new(source),
         }
-        chain
+    }
+
+    /// Wraps a failure of the file that a fill goes through.
+    pub(crate) fn fill_file(fault: artifact::client::partial::Fault) -> Self {
+        Self::storage(fault.action, "a fill")(fault.source)
+    }
+
+    /// Wraps a failure of the threads that a fill goes through.
+    pub(crate) fn fill_pipeline(error: artifact::client::partial::Error) -> Self {
+        match error {
+            artifact::client::partial::Error::Disk(fault) => Self::fill_file(fault),
+            artifact::client::partial::Error::Stopped => Self::Closing,
+        }
     }
 
     /// The content has another digest than was claimed.

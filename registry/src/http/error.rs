@@ -1,5 +1,7 @@
 //! The only map from [`Error`] to status, OCI code, headers and text.
 
+use std::time::Duration;
+
 use artifact::error_code::{ErrorBody, ErrorEntry};
 use artifact::manifest::InvalidManifest;
 use artifact::reference::InvalidReference;
@@ -127,6 +129,9 @@ fn refuse(error: &Error) -> Response {
         log(error);
     }
     let mut response = answer(status, code, told(error));
+    if let Some(wait) = asked_wait(error) {
+        response = with_header(response, header::RETRY_AFTER, wait.as_secs().max(1).into());
+    }
     if let Some((name, value)) = advice(error) {
         response = with_header(response, name, HeaderValue::from_static(value));
     }
@@ -176,7 +181,14 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
         Error::CollectionRuns | Error::TooMuch { .. } | Error::RecordsDamaged { .. } => {
             (StatusCode::CONFLICT, ErrorCode::Denied)
         }
-        Error::StorageFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown),
+        Error::StorageFull { .. } | Error::MirrorFull { .. } => {
+            (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown)
+        }
+        Error::Shared(error) => place(error),
+        Error::Upstream { source } => place_upstream(source),
+        Error::Offline { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+        Error::FillMismatch { .. } => (StatusCode::BAD_GATEWAY, ErrorCode::Unknown),
+        Error::Mirrored { .. } => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
         Error::Closing
         | Error::IndexUnavailable { .. }
         | Error::IndexEncryption { .. }
@@ -205,6 +217,21 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
     }
 }
 
+/// What an upstream says of one thing is passed on; what is wrong with the upstream itself is the
+/// fault of a gateway.
+fn place_upstream(source: &artifact::client::Error) -> (StatusCode, ErrorCode) {
+    if source.is_absent() {
+        (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown)
+    } else if source.is_refused() {
+        // Not 401: the client would log in here, which does not help.
+        (StatusCode::FORBIDDEN, ErrorCode::Denied)
+    } else if source.retry_after().is_some() {
+        (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)
+    } else {
+        (StatusCode::BAD_GATEWAY, ErrorCode::Unknown)
+    }
+}
+
 fn status_of(error: &Error) -> StatusCode {
     match error {
         Error::ManifestInvalid(InvalidManifest::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -216,6 +243,7 @@ fn status_of(error: &Error) -> StatusCode {
 /// learn no more than that.
 fn told(error: &Error) -> String {
     match error {
+        Error::Shared(error) => told(error),
         Error::Object { .. } | Error::ObjectDenied { .. } => {
             "the registry's storage does not answer; try again later".to_owned()
         }
@@ -235,13 +263,25 @@ fn told(error: &Error) -> String {
 /// The header that says what to do.
 fn advice(error: &Error) -> Option<(header::HeaderName, &'static str)> {
     match error {
-        Error::BlobInUse { .. } | Error::ReadOnly => Some((header::ALLOW, "GET, HEAD")),
+        Error::BlobInUse { .. } | Error::ReadOnly | Error::Mirrored { .. } => {
+            Some((header::ALLOW, "GET, HEAD"))
+        }
+        Error::Shared(error) => advice(error),
         Error::TooManyUploads { .. } => Some((header::RETRY_AFTER, "60")),
         Error::Closing
         | Error::IndexUnavailable { .. }
         | Error::IndexEncryption { .. }
         | Error::IndexForeign => Some((header::RETRY_AFTER, "5")),
         Error::Object { .. } | Error::ObjectDenied { .. } => Some((header::RETRY_AFTER, "10")),
+        _ => None,
+    }
+}
+
+/// How long an upstream asked to be left alone.
+fn asked_wait(error: &Error) -> Option<Duration> {
+    match error {
+        Error::Shared(error) => asked_wait(error),
+        Error::Upstream { source } => source.retry_after(),
         _ => None,
     }
 }
@@ -285,6 +325,7 @@ fn with_header(mut response: Response, name: header::HeaderName, value: HeaderVa
 /// The part of the registry that failed, if it is our own failure: for the log and the metrics.
 fn fault_of(error: &Error) -> Option<Fault> {
     match error {
+        Error::Shared(error) => fault_of(error),
         Error::StorageFull { .. } => Some(Fault::StorageFull),
         Error::Storage { .. }
         | Error::Sync { .. }

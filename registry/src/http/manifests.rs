@@ -152,6 +152,12 @@ fn described(status: StatusCode, reference: &ManifestReference, found: &FoundMan
         header::CONTENT_TYPE,
         &found.record.media_type,
     );
+    if let Some(warning) = &found.warning {
+        // RFC 9111 obsoleted the header; clients of registries still show it (OCI distribution-spec,
+        // "Warnings").
+        let text = warning.replace(['"', '\\'], "'");
+        insert(&mut response, header::WARNING, &format!("299 - \"{text}\""));
+    }
     let length = found.record.size.into();
     response
         .headers_mut()

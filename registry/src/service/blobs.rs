@@ -27,6 +27,9 @@ impl Registry {
         if let Some(content) = self.shelved(repository, digest) {
             return Ok(content.len() as u64);
         }
+        if let Some(mirrored) = self.mirrored(repository) {
+            return mirrored.blob_size(digest).await;
+        }
         self.renew_blob(repository, digest).await?;
         self.require_blob(repository, digest).await?;
         // The storage itself is asked: a record of content that has gone must not lead a client
@@ -57,6 +60,9 @@ impl Registry {
     ) -> Result<OpenBlob, Error> {
         if let Some(content) = self.shelved(repository, digest) {
             return Ok(OpenBlob::in_memory(content));
+        }
+        if let Some(mirrored) = self.mirrored(repository) {
+            return mirrored.open_blob(digest).await;
         }
         self.require_blob(repository, digest).await?;
         self.blobs
@@ -91,6 +97,7 @@ impl Registry {
         digest: Digest,
         source: Option<&Repository>,
     ) -> Result<bool, Error> {
+        self.refuse_if_mirrored(repository)?;
         let registry = Arc::clone(self);
         let repository = repository.clone();
         let source = source.cloned();
@@ -215,7 +222,7 @@ impl Registry {
     }
 }
 
-fn unknown(repository: &Repository, digest: &Digest) -> Error {
+pub(super) fn unknown(repository: &Repository, digest: &Digest) -> Error {
     Error::BlobUnknown {
         repository: repository.clone(),
         digest: *digest,

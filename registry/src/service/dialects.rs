@@ -87,12 +87,18 @@ impl Registry {
             return Ok(found);
         }
         let wish = (repository.clone(), found.digest, dialect);
-        if let Some(derived) = self.derived_before(&wish).await? {
-            return Ok(derived);
-        }
-        // To its end even when the client goes away: the next one has it then.
-        let registry = Arc::clone(self);
-        detached(async move { registry.derive(wish, &manifest).await }).await
+        let derived = match self.derived_before(&wish).await? {
+            Some(derived) => derived,
+            None => {
+                // To its end even when the client goes away: the next one has it then.
+                let registry = Arc::clone(self);
+                detached(async move { registry.derive(wish, &manifest).await }).await?
+            }
+        };
+        Ok(FoundManifest {
+            warning: found.warning,
+            ..derived
+        })
     }
 
     /// Content that was derived and lies nowhere but in memory.
@@ -111,10 +117,7 @@ impl Registry {
     ) -> Option<FoundManifest> {
         let content = self.shelved(repository, digest)?;
         let manifest = Manifest::parse(content.to_vec(), None).ok()?;
-        Some(FoundManifest {
-            digest: *digest,
-            record: ManifestRecord::of(&manifest),
-        })
+        Some(FoundManifest::new(*digest, ManifestRecord::of(&manifest)))
     }
 
     async fn derive(&self, wish: Wish, manifest: &Manifest) -> Result<FoundManifest, Error> {
@@ -158,7 +161,7 @@ impl Registry {
             self.store_derived(repository, derivation, derived).await?
         };
         self.dialects.known.insert(wish.clone(), digest, 1);
-        Ok(FoundManifest { digest, record })
+        Ok(FoundManifest::new(digest, record))
     }
 
     /// What was derived for this wish, if it is still there.
@@ -166,7 +169,7 @@ impl Registry {
         let (repository, source, dialect) = wish;
         if let Some(digest) = self.dialects.known.get(wish) {
             if let Some(record) = self.index.manifest(repository, &digest).await? {
-                return Ok(Some(FoundManifest { digest, record }));
+                return Ok(Some(FoundManifest::new(digest, record)));
             }
             if let Some(found) = self.shelved_manifest(repository, &digest) {
                 return Ok(Some(found));
@@ -183,7 +186,7 @@ impl Registry {
         while let Some((digest, record)) = referrers.try_next().await? {
             if record.derived == derivation {
                 self.dialects.known.insert(wish.clone(), digest, 1);
-                return Ok(Some(FoundManifest { digest, record }));
+                return Ok(Some(FoundManifest::new(digest, record)));
             }
             looked += 1;
             if looked == REFERRERS {

@@ -18,7 +18,7 @@ use crate::store::records::{Entry, ManifestRecord, TagRecord};
 const MISSING_NAMED: usize = 100;
 
 /// How a request names a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ManifestReference {
     /// By tag.
     Tag(Tag),
@@ -33,6 +33,19 @@ pub(crate) struct FoundManifest {
     pub(crate) digest: Digest,
     /// What is known of it.
     pub(crate) record: ManifestRecord,
+    /// Why it may not be what its upstream has now, if it may not.
+    pub(crate) warning: Option<String>,
+}
+
+impl FoundManifest {
+    /// One that nobody needs to be warned of.
+    pub(crate) fn new(digest: Digest, record: ManifestRecord) -> Self {
+        Self {
+            digest,
+            record,
+            warning: None,
+        }
+    }
 }
 
 /// A manifest on its way in.
@@ -62,8 +75,20 @@ pub(crate) struct StoredManifest {
 }
 
 impl Registry {
-    /// Finds a manifest.
+    /// Finds a manifest; one of a mirrored repository is looked for at its upstream, if need be.
     pub(crate) async fn find_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Result<FoundManifest, Error> {
+        match self.mirrored(repository) {
+            Some(mirrored) => mirrored.find_manifest(reference).await,
+            None => self.find_held(repository, reference).await,
+        }
+    }
+
+    /// Finds a manifest that is here.
+    pub(super) async fn find_held(
         &self,
         repository: &Repository,
         reference: &ManifestReference,
@@ -78,7 +103,7 @@ impl Registry {
         if let Some(digest) = digest
             && let Some(record) = self.index.manifest(repository, &digest).await?
         {
-            return Ok(FoundManifest { digest, record });
+            return Ok(FoundManifest::new(digest, record));
         }
         let shelved = digest.and_then(|digest| self.shelved_manifest(repository, &digest));
         shelved.ok_or_else(|| unknown(repository, reference))
@@ -137,6 +162,7 @@ impl Registry {
             .map_err(Error::ManifestInvalid)?;
         embedded::check(&new.content)?;
         let repository = &new.repository;
+        self.refuse_if_mirrored(repository)?;
         // Before anybody waits for the repository: the beginnings of blobs may have to be read.
         let vetted = self.vet_weights(repository, &manifest).await?;
         let mut lock = self.lock_repository(repository, Some(&digest)).await?;
@@ -169,7 +195,7 @@ impl Registry {
     }
 
     /// The change that makes the repository hold the manifest, if it does not yet just so.
-    async fn missing_manifest(
+    pub(super) async fn missing_manifest(
         &self,
         repository: &Repository,
         digest: Digest,
@@ -268,7 +294,7 @@ impl Registry {
     }
 }
 
-fn pointing(repository: &Repository, tag: &Tag, digest: Digest) -> Change {
+pub(super) fn pointing(repository: &Repository, tag: &Tag, digest: Digest) -> Change {
     let record = TagRecord {
         digest,
         updated: Timestamp::now(),

@@ -69,6 +69,7 @@ impl Registry {
         repository: &Repository,
         algorithm: Algorithm,
     ) -> Result<Uuid, Error> {
+        self.refuse_if_mirrored(repository)?;
         self.uploads.begin(repository, algorithm).await
     }
 

@@ -72,6 +72,7 @@ fn manifest(repository: &str, content: &str, subject: Option<&str>, blobs: &[&st
         blobs: blobs.iter().map(|blob| digest(blob)).collect(),
         manifests: vec![],
         derived: None,
+        is_mirrored: true,
     };
     Entry::Manifest(name(repository), digest(content), record)
 }

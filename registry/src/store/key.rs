@@ -10,6 +10,8 @@
 //!   uploads/<uuid>/state                    ... and the last offset known to be on disk
 //!   temporary/<uuid>                        small content on its way into blobs/
 //!   quarantine/<algorithm>/<hex>            content that was found corrupt, for a person to look at
+//!   fills/<algorithm>-<hex>.{part,map,json} a blob on its way from an upstream
+//!   quarantine/fills/<hex>                  bytes of an upstream that were not what they should be
 //!   records/<repository>/_repository        the truth about a repository: small JSON records
 //!   records/<repository>/_manifests/<algorithm>/<hex>
 //!   records/<repository>/_tags/<tag>
@@ -72,6 +74,21 @@ impl DataFolder {
     /// The folder of all quarantined blobs of one algorithm.
     pub(crate) fn quarantine(&self, algorithm: Algorithm) -> PathBuf {
         self.root.join("quarantine").join(algorithm.as_str())
+    }
+
+    /// The folder of blobs on their way from an upstream.
+    pub(crate) fn fills(&self) -> PathBuf {
+        self.root.join("fills")
+    }
+
+    /// The folder of what came from an upstream and was wrong.
+    pub(crate) fn quarantined_fills(&self) -> PathBuf {
+        self.root.join("quarantine").join("fills")
+    }
+
+    /// When mirrored blobs were used.
+    pub(crate) fn mirror_usage(&self) -> PathBuf {
+        self.root.join("mirror-usage.json")
     }
 
     /// The folder that the record keys are relative to.

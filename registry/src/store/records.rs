@@ -59,6 +59,10 @@ pub struct ManifestRecord {
     /// What it was made from, if this registry made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<Derivation>,
+    /// Whether it came from an upstream: what it names is fetched from there when somebody asks
+    /// for it, and need not be here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_mirrored: bool,
 }
 
 /// Where a manifest comes from that the registry made itself.
@@ -93,6 +97,7 @@ impl ManifestRecord {
                 .map(|entry| entry.digest)
                 .collect(),
             derived: None,
+            is_mirrored: false,
         }
     }
 

@@ -123,7 +123,10 @@ impl FillFiles {
     pub(crate) fn left(&self) -> Result<Vec<FillNote>, Error> {
         let mut notes = Vec::new();
         for path in self.listed(&self.folder)? {
-            if path.extension().is_some_and(|extension| extension != "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension != "json")
+            {
                 continue;
             }
             let text = fs::read(&path).map_err(Error::storage("read", &path))?;

@@ -1,7 +1,8 @@
 //! Committed content in the local store: files named after their digests.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
@@ -18,7 +19,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::store::local::{LocalStore, blocking, disk, sync_folder, write_durably};
+use crate::store::local::{LocalStore, blocking, disk, rename_durably, sync_folder, write_durably};
 use crate::store::{BlobContent, BlobStore, OpenBlob, StoredBlob};
 
 /// Blobs from this size on are read around the page cache the first time.
@@ -106,6 +107,22 @@ impl BlobStore for LocalStore {
                 let _ = fs::remove_file(&temporary);
             }
             written
+        })
+        .boxed()
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        digest: &'a Digest,
+        file: &'a Path,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        let (path, file) = (self.folder.blob(digest), file.to_owned());
+        self.durably(move || {
+            fs::set_permissions(&file, Permissions::from_mode(0o444))
+                .map_err(Error::storage("make read-only", &file))?;
+            let opened = File::open(&file).map_err(Error::storage("open", &file))?;
+            opened.sync_all().map_err(Error::sync(&file))?;
+            rename_durably(&file, &path).map(|()| true)
         })
         .boxed()
     }

@@ -1,5 +1,6 @@
 //! Committed content in a bucket.
 
+use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -96,6 +97,14 @@ impl BlobStore for ObjectStore {
             Ok(())
         }
         .boxed()
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        _digest: &'a Digest,
+        _file: &'a Path,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        futures::future::ready(Ok(false)).boxed()
     }
 
     fn remove<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, Error>> {

@@ -1,7 +1,7 @@
 //! Digests of files: those in LFS have one, the small ones beside them are fetched to be hashed.
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::client::answer::read_bounded;
 use crate::client::error::Error;
@@ -40,13 +40,18 @@ pub(super) async fn hashed(
                      files, 16 MiB each and 64 MiB together",
         });
     }
-    let contents: Vec<Option<Bytes>> = stream::iter(&files)
-        .map(|file| async move {
+    // Boxed one by one: a closure over a borrowed file would make this future one that the compiler
+    // does not take for `Send`.
+    let fetches = files.iter().map(|file| {
+        let fetch = async move {
             match file.digest {
                 Some(_) => Ok(None),
                 None => content(api, at, file).await.map(Some),
             }
-        })
+        };
+        fetch.boxed()
+    });
+    let contents: Vec<Option<Bytes>> = stream::iter(fetches.collect::<Vec<_>>())
         .buffered(AT_A_TIME)
         .try_collect()
         .await?;

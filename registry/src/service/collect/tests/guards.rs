@@ -101,6 +101,7 @@ fn forge(world: &World, digest: Digest, subject: Digest) {
         blobs: Vec::new(),
         manifests: Vec::new(),
         derived: None,
+        is_mirrored: false,
     };
     let entry = Entry::Manifest(name(), digest, record);
     let change = Change::Put(Box::new(entry));

@@ -2,6 +2,7 @@
 //! that the test sets.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -210,6 +211,14 @@ impl BlobStore for MemoryBlobs {
             Ok(())
         })
         .boxed()
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        _digest: &'a Digest,
+        _file: &'a Path,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        futures::future::ready(Ok(false)).boxed()
     }
 
     fn remove<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, Error>> {

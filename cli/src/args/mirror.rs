@@ -1,0 +1,94 @@
+//! What a registry can be told of its upstreams.
+
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{ArgAction, Args};
+use registry::Upstream;
+
+use crate::args::values::{Bound, duration, period, size_or_none, switch};
+use crate::config::upstream;
+
+/// What is mirrored, and how.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Mirror of the registry")]
+pub(crate) struct MirrorArgs {
+    /// Repositories below PREFIX are mirrored from URL; KIND is oci, ollama or hf. Repeatable;
+    /// several for one prefix are tried in order
+    #[arg(
+        long = "upstream",
+        value_name = "PREFIX=KIND+URL",
+        env = "HAYLOFT_UPSTREAM",
+        action = ArgAction::Append,
+        value_delimiter = ';',
+        value_parser = upstream::parse
+    )]
+    pub(crate) upstreams: Vec<Upstream>,
+    /// Ask no upstream: serve what is here
+    #[arg(
+        long,
+        value_name = "on|off",
+        env = "HAYLOFT_OFFLINE",
+        default_value = "off",
+        default_missing_value = "on",
+        num_args = 0..=1,
+        require_equals = true,
+        action = ArgAction::Set,
+        value_parser = switch
+    )]
+    pub(crate) offline: bool,
+    /// A mirrored tag is served without asking its upstream again for this long
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "HAYLOFT_TAG_TTL",
+        default_value = "5m",
+        value_parser = duration
+    )]
+    pub(crate) tag_ttl: Duration,
+    /// What an upstream does not have is not asked for again for this long
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "HAYLOFT_NEGATIVE_TTL",
+        default_value = "1m",
+        value_parser = duration
+    )]
+    pub(crate) negative_ttl: Duration,
+    /// Most bytes of mirrored blobs; what was not used for longest goes first
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "HAYLOFT_MIRROR_SIZE",
+        default_value = "none",
+        value_parser = size_or_none
+    )]
+    pub(crate) mirror_size: Bound<u64>,
+    /// Mirrored repositories whose blobs never go, such as hub/team/*; repeatable
+    #[arg(
+        long = "mirror-pin",
+        value_name = "REPOSITORIES",
+        env = "HAYLOFT_MIRROR_PIN",
+        action = ArgAction::Append,
+        value_delimiter = ';'
+    )]
+    pub(crate) mirror_pins: Vec<String>,
+    /// Connections to an upstream for one blob
+    #[arg(
+        long,
+        value_name = "N",
+        env = "HAYLOFT_MIRROR_CONNECTIONS",
+        default_value = "4",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=64)
+    )]
+    pub(crate) mirror_connections: usize,
+    /// An upstream that sends nothing for this long is taken to be gone
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "HAYLOFT_MIRROR_STALL",
+        default_value = "30s",
+        value_parser = period
+    )]
+    pub(crate) mirror_stall: Duration,
+}

@@ -340,6 +340,9 @@ pub(crate) struct PsArgs {
 pub(crate) struct InspectArgs {
     /// The model
     pub(crate) reference: String,
+    /// Show all metadata of its GGUF file, whose header is read for it
+    #[arg(long)]
+    pub(crate) metadata: bool,
     /// Speak plain HTTP to a registry that is not on this machine
     #[arg(long)]
     pub(crate) plain_http: bool,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use artifact::Digest;
 use artifact::dialect::ModelFacts;
-use artifact::gguf::{self, Header};
+use artifact::gguf::{self, Header, Kind};
 use artifact::manifest::Descriptor;
 use artifact::media_type::modelpack;
 use artifact::modelfile::{self, Instruction, Modelfile};
@@ -22,6 +22,8 @@ pub(crate) struct Package {
     pub(crate) parts: Vec<Part>,
     /// What the header of the weights says.
     pub(crate) facts: ModelFacts,
+    /// The same as annotations of the manifest.
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// One layer to be.
@@ -67,10 +69,11 @@ impl Package {
         if metadata.is_dir() {
             return Self::from_folder(path);
         }
-        let (part, header) = weights(path)?;
+        let weights = Weights::read(path)?;
         Ok(Self {
-            parts: vec![part],
-            facts: ModelFacts::from(&header),
+            facts: weights.facts(),
+            annotations: weights.annotations(),
+            parts: vec![weights.part],
         })
     }
 
@@ -84,7 +87,7 @@ impl Package {
         })?;
         let modelfile = Modelfile::parse(&bytes).with_context(|| path.display().to_string())?;
         let mut parts = Vec::new();
-        let mut model_facts = None;
+        let mut model = None;
         let mut instructions = Vec::new();
         for instruction in modelfile.instructions() {
             let (named, rebuilt): (&str, fn(String) -> Instruction) = match instruction {
@@ -99,16 +102,17 @@ impl Package {
                 }
             };
             let is_adapter = matches!(instruction, Instruction::Adapter(_));
-            let (mut part, header) = weights(&folder.join(named)).with_context(|| {
+            let mut weights = Weights::read(&folder.join(named)).with_context(|| {
                 format!(
                     "{} names {named}, which must be a GGUF file",
                     path.display()
                 )
             })?;
-            part.name = layer_name(&part.name, &header, is_adapter);
-            if model_facts.is_none() && !is_adapter {
-                model_facts = Some(ModelFacts::from(&header));
+            weights.part.name = weights.layer_name(is_adapter);
+            if model.is_none() && !is_adapter {
+                model = Some((weights.facts(), weights.annotations()));
             }
+            let part = weights.part;
             // The name in the pushed Modelfile is the one in the manifest, not a path of this machine.
             instructions.push(rebuilt(format!("./{}", part.name)));
             parts.push(part);
@@ -120,51 +124,69 @@ impl Package {
             source: Source::Bytes(pushed.to_string().into_bytes()),
         });
         parts.extend(documents(folder)?);
+        let (facts, annotations) = model.unwrap_or_default();
         Ok(Self {
             parts,
-            facts: model_facts.unwrap_or_default(),
+            facts,
+            annotations,
         })
     }
 }
 
 /// A GGUF file whose header was checked.
-fn weights(path: &Path) -> Result<(Part, Header)> {
-    let mut file =
-        File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        bail!("{} is not a file", path.display());
-    }
-    let unfit = || format!("{} is not a GGUF file that can be served", path.display());
-    let header = Header::read(&mut file, Some(metadata.len())).with_context(unfit)?;
-    gguf::check(&header).with_context(unfit)?;
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .with_context(|| format!("the name of {} is not UTF-8", path.display()))?;
-    let part = Part {
-        name: name.to_owned(),
-        media_type: modelpack::WEIGHT_RAW,
-        source: Source::File(path.to_owned(), metadata.len()),
-    };
-    Ok((part, header))
+#[derive(Debug)]
+struct Weights {
+    part: Part,
+    header: Header,
+    kind: Kind,
 }
 
-/// ModelPack has one type for all weights: readers tell projectors and adapters by their names.
-fn layer_name(name: &str, header: &Header, is_adapter: bool) -> String {
-    let is_projector = header.architecture() == Some("clip")
-        || header.metadata().text("general.type") == Some("mmproj");
-    let marked = |marks: &[&str]| {
-        marks
-            .iter()
-            .any(|mark| name.to_ascii_lowercase().contains(mark))
-    };
-    if is_projector && !marked(&["mmproj"]) {
-        format!("mmproj-{name}")
-    } else if is_adapter && !marked(&["lora", "adapter"]) {
-        format!("adapter-{name}")
-    } else {
-        name.to_owned()
+impl Weights {
+    fn read(path: &Path) -> Result<Self> {
+        let mut file =
+            File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            bail!("{} is not a file", path.display());
+        }
+        let unfit = || format!("{} is not a GGUF file that can be served", path.display());
+        let header = Header::read(&mut file, Some(metadata.len())).with_context(unfit)?;
+        let kind = gguf::check(&header).with_context(unfit)?;
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .with_context(|| format!("the name of {} is not UTF-8", path.display()))?;
+        let part = Part {
+            name: name.to_owned(),
+            media_type: modelpack::WEIGHT_RAW,
+            source: Source::File(path.to_owned(), metadata.len()),
+        };
+        Ok(Self { part, header, kind })
+    }
+
+    fn facts(&self) -> ModelFacts {
+        ModelFacts::from(&self.header)
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        gguf::annotations(&self.header, self.kind)
+    }
+
+    /// ModelPack has one type for all weights: readers tell projectors and adapters by their names.
+    fn layer_name(&self, is_adapter: bool) -> String {
+        let name = self.part.name.as_str();
+        let marked = |marks: &[&str]| {
+            marks
+                .iter()
+                .any(|mark| name.to_ascii_lowercase().contains(mark))
+        };
+        if self.kind == Kind::Projector && !marked(&["mmproj"]) {
+            format!("mmproj-{name}")
+        } else if is_adapter && !marked(&["lora", "adapter"]) {
+            format!("adapter-{name}")
+        } else {
+            name.to_owned()
+        }
     }
 }
 

@@ -42,7 +42,7 @@ fn exit_codes_tell_the_kind_of_failure() {
 }
 
 #[test]
-fn inspect_reads_the_header_without_pulling() {
+fn inspect_tells_what_the_registry_knows_without_pulling() {
     let registry = Server::registry().start();
     let reference = format!("{}/demo/hay-tiny:q8", registry.address());
     let _ = hayloft(&["push", &model(), &reference]).succeeded();
@@ -53,7 +53,13 @@ fn inspect_reads_the_header_without_pulling() {
     assert_eq!(json["gguf"]["quantisation"], "Q8_0");
     assert_eq!(json["gguf"]["context_length"], 512);
     assert_eq!(json["manifest"]["schemaVersion"], 2);
+    assert!(json["gguf"]["metadata"].is_null(), "no header was read");
+    let manifest = &json["manifest"]["annotations"];
+    assert_eq!(manifest["org.hayloft.gguf.quantisation"], "Q8_0");
     let text = hayloft(&["inspect", &reference]).succeeded();
+    assert!(text.contains("Q8_0"), "{text}");
+    assert!(!text.contains("general.architecture"), "{text}");
+    let text = hayloft(&["inspect", &reference, "--metadata"]).succeeded();
     assert!(text.contains("general.architecture"), "{text}");
 }
 

@@ -3,6 +3,7 @@
 
 mod answers;
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -120,7 +121,8 @@ impl Upstream {
             annotations: [(modelpack::FILEPATH.to_owned(), "weights.gguf".to_owned())].into(),
             is_foreign: false,
         };
-        let (config, manifest) = modelpack_manifest(&[layer], &ModelFacts::default());
+        let (config, manifest) =
+            modelpack_manifest(&[layer], &ModelFacts::default(), &BTreeMap::new());
         self.add_blob(config.bytes);
         self.add_manifest(tag, manifest.media_type, manifest.bytes)
     }

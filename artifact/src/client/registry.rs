@@ -1,5 +1,6 @@
 //! RegistryClient: one repository of one registry: resolve, exists, put_manifest.
 
+mod annotations;
 mod auth;
 mod lease;
 mod listing;

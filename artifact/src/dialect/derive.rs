@@ -5,7 +5,7 @@
 //! becomes small new documents.
 
 use crate::dialect::model::{Carried, Model, Parts};
-use crate::dialect::write::{Back, Document, descriptor_of, retyped, text_document};
+use crate::dialect::write::{About, Document, descriptor_of, retyped, text_document};
 use crate::dialect::{Dialect, Role, docker, modelpack, ollama};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Manifest};
@@ -93,21 +93,21 @@ pub enum Inexpressible {
 /// What the dialect cannot express.
 pub fn derive(source: Source<'_>, dialect: Dialect) -> Result<Derived, Inexpressible> {
     let model = Model::read(source.manifest, source.parts)?;
-    let back = Back {
-        subject: Descriptor {
+    let about = About {
+        subject: Some(Descriptor {
             media_type: source.manifest.media_type().to_owned(),
             digest: source.digest,
             size: source.manifest.raw().len() as u64,
             artifact_type: None,
             annotations: std::collections::BTreeMap::new(),
             is_foreign: false,
-        },
+        }),
         annotations: source.manifest.annotations(),
     };
     match dialect {
         Dialect::Ollama => ollama::write(&model),
-        Dialect::ModelPack => modelpack::write(&model, &back),
-        Dialect::Docker => Ok(docker::write(&model, &back)),
+        Dialect::ModelPack => modelpack::write(&model, &about),
+        Dialect::Docker => Ok(docker::write(&model, &about)),
         Dialect::Other => Err(Inexpressible::NoDialect),
     }
 }

@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 
 use crate::dialect::derive::{Derived, Layers};
 use crate::dialect::model::Model;
-use crate::dialect::write::{Back, insert, json_document, manifest};
+use crate::dialect::write::{About, insert, json_document, manifest};
 use crate::media_type::{OCI_MANIFEST, docker_model};
 
 /// Writes the model.
-pub(super) fn write(model: &Model, back: &Back<'_>) -> Derived {
+pub(super) fn write(model: &Model, about: &About<'_>) -> Derived {
     let mut layers = Layers::default();
     layers.carry(&model.weights, docker_model::GGUF);
     layers.carry(&model.projectors, docker_model::MMPROJ);
@@ -31,7 +31,7 @@ pub(super) fn write(model: &Model, back: &Back<'_>) -> Derived {
         "rootfs": { "type": "rootfs", "diff_ids": diff_ids },
     });
     let config = json_document(docker_model::CONFIG_V01, &config);
-    let manifest = manifest(OCI_MANIFEST, None, &config, &layers.layers, Some(back));
+    let manifest = manifest(OCI_MANIFEST, None, &config, &layers.layers, Some(about));
     layers.finish((config, manifest))
 }
 

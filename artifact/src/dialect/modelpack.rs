@@ -3,13 +3,13 @@
 //!
 //! Source: CNCF ModelPack model-spec `config.md` and `manifest.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, json};
 
 use crate::dialect::derive::{Derived, Layers};
 use crate::dialect::model::{Carried, Model};
-use crate::dialect::write::{Back, Document, ModelFacts, insert, json_document, manifest};
+use crate::dialect::write::{About, Document, ModelFacts, insert, json_document, manifest};
 use crate::dialect::write::{retyped, text_document};
 use crate::dialect::{CHAT_TEMPLATE_FILE, Inexpressible, file_name_of};
 use crate::manifest::Descriptor;
@@ -18,16 +18,21 @@ use crate::modelfile::{Instruction, Modelfile, parameters_from_json};
 
 /// Config and manifest of a model in ModelPack form. `layers` carry their file names in the
 /// annotation [`modelpack::FILEPATH`]; none of them is compressed, so each digest is its diff id.
+/// `annotations` are those of the manifest.
 #[must_use]
-pub fn modelpack_manifest(layers: &[Descriptor], facts: &ModelFacts) -> (Document, Document) {
-    written(layers, facts, None)
-}
-
-fn written(
+pub fn modelpack_manifest(
     layers: &[Descriptor],
     facts: &ModelFacts,
-    back: Option<&Back<'_>>,
+    annotations: &BTreeMap<String, String>,
 ) -> (Document, Document) {
+    let about = About {
+        subject: None,
+        annotations,
+    };
+    written(layers, facts, &about)
+}
+
+fn written(layers: &[Descriptor], facts: &ModelFacts, about: &About<'_>) -> (Document, Document) {
     let mut config = Map::new();
     insert(&mut config, "architecture", facts.architecture.as_deref());
     config.insert("format".to_owned(), json!("gguf"));
@@ -45,12 +50,12 @@ fn written(
         }),
     );
     let artifact = Some(modelpack::ARTIFACT);
-    let manifest = manifest(OCI_MANIFEST, artifact, &config, layers, back);
+    let manifest = manifest(OCI_MANIFEST, artifact, &config, layers, Some(about));
     (config, manifest)
 }
 
 /// Writes the model.
-pub(super) fn write(model: &Model, back: &Back<'_>) -> Result<Derived, Inexpressible> {
+pub(super) fn write(model: &Model, about: &About<'_>) -> Result<Derived, Inexpressible> {
     let mut files = Files::default();
     let count = model.weights.len();
     let weights = files.carry(&model.weights, modelpack::WEIGHT_RAW, |at| match count {
@@ -74,7 +79,7 @@ pub(super) fn write(model: &Model, back: &Back<'_>) -> Result<Derived, Inexpress
         files.add_carried(license, modelpack::DOC_RAW, &numbered("LICENSE", at, ""));
     }
     let layers = files.0;
-    let written = written(&layers.layers, &model.facts, Some(back));
+    let written = written(&layers.layers, &model.facts, about);
     Ok(layers.finish(written))
 }
 

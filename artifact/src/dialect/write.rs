@@ -50,12 +50,12 @@ impl From<&Header> for ModelFacts {
     }
 }
 
-/// What a derived manifest says of the one it was made from.
+/// What a manifest says beside its layers.
 #[derive(Clone, Debug)]
-pub(super) struct Back<'a> {
-    /// The source.
-    pub(super) subject: Descriptor,
-    /// What its manifest was annotated with, which holds for the model in any dialect.
+pub(super) struct About<'a> {
+    /// The manifest it was derived from.
+    pub(super) subject: Option<Descriptor>,
+    /// What it is annotated with, which holds for the model in any dialect.
     pub(super) annotations: &'a BTreeMap<String, String>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn manifest(
     artifact_type: Option<&str>,
     config: &Document,
     layers: &[Descriptor],
-    back: Option<&Back<'_>>,
+    about: Option<&About<'_>>,
 ) -> Document {
     let mut manifest = Map::new();
     manifest.insert("schemaVersion".to_owned(), json!(2));
@@ -75,11 +75,13 @@ pub(super) fn manifest(
     manifest.insert("config".to_owned(), config);
     let layers = layers.iter().map(descriptor_json).collect();
     manifest.insert("layers".to_owned(), layers);
-    if let Some(back) = back {
-        manifest.insert("subject".to_owned(), descriptor_json(&back.subject));
-        let mut annotations = back.annotations.clone();
-        let digest = back.subject.digest.to_string();
+    let mut annotations = about.map_or_else(BTreeMap::new, |about| about.annotations.clone());
+    if let Some(subject) = about.and_then(|about| about.subject.as_ref()) {
+        manifest.insert("subject".to_owned(), descriptor_json(subject));
+        let digest = subject.digest.to_string();
         annotations.insert(hayloft::DERIVED_FROM.to_owned(), digest);
+    }
+    if !annotations.is_empty() {
         manifest.insert("annotations".to_owned(), json!(annotations));
     }
     json_document(media_type, &Value::Object(manifest))

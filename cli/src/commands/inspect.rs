@@ -1,24 +1,34 @@
-//! `inspect`: a model's manifest and GGUF metadata, read from its registry without pulling it.
+//! `inspect`: a model's manifest and what its GGUF file says, as its registry has them, without
+//! pulling it.
+
+mod described;
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use artifact::Reference;
 use artifact::client::fetch::Mode;
 use artifact::client::{BlobSource, RegistryClient, RegistryOptions, RetryPolicy, Transport};
-use artifact::dialect::{self, Dialect, Role};
-use artifact::gguf::{self, Header, Value as GgufValue};
-use artifact::manifest::{Descriptor, Manifest};
-use bytesize::ByteSize;
-use serde_json::{Map, Value, json};
+use artifact::dialect::{self, Role};
+use artifact::gguf::{self, Header};
+use artifact::manifest::Descriptor;
 
 use crate::args::{InspectArgs, Output};
 use crate::endpoint;
-use crate::listing::{self, print_json};
-use crate::report::escape;
+use crate::listing::print_json;
+use described::Description;
 
 /// Bytes of a GGUF file asked for first; tokenizers take up to about 11 MiB.
 const FIRST_BYTES: u64 = 1024 * 1024;
-/// Longest metadata value shown to people, in characters.
-const SHOWN_CHARACTERS: usize = 100;
+
+/// What is known of a model's weights.
+#[derive(Debug, Default)]
+struct Weights {
+    /// By the keys of [`artifact::gguf::annotations`].
+    annotations: BTreeMap<String, String>,
+    /// Where it was read.
+    header: Option<Header>,
+}
 
 pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
     let reference = Reference::parse(&args.reference)?;
@@ -31,25 +41,52 @@ pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
         .resolve()
         .await
         .with_context(|| format!("inspecting {reference}"))?;
-    let weights = resolved
-        .manifest
-        .layers()
-        .iter()
+    let layers = resolved.manifest.layers().iter();
+    let layer = layers
+        .clone()
         .find(|layer| dialect::role_of(layer) == Role::Model);
-    let header = match weights {
-        Some(layer) => Some(read_header(&registry, layer).await?),
-        None => None,
+    let weights = match layer {
+        Some(layer) => known_of(&registry, layer, args.metadata).await?,
+        None => Weights::default(),
     };
-    let description = describe(
-        &reference,
-        &resolved.digest.to_string(),
-        &resolved.manifest,
-        header.as_ref(),
-    );
+    let description = Description {
+        reference: &reference,
+        digest: &resolved.digest,
+        manifest: &resolved.manifest,
+        weights: &weights,
+    };
     match args.output.output {
-        Output::Json => print_json(&description),
-        Output::Text => print_text(&description, &resolved.manifest),
+        Output::Json => print_json(&description.json()),
+        Output::Text => description.print(),
     }
+}
+
+/// A registry of ours has read the header already; at any other one its beginning is read here.
+async fn known_of(
+    registry: &RegistryClient,
+    layer: &Descriptor,
+    with_metadata: bool,
+) -> Result<Weights> {
+    let annotations = registry.blob_annotations(&layer.digest).await?;
+    let is_known = annotations.contains_key(gguf::annotations::KIND);
+    if is_known && !with_metadata {
+        let header = None;
+        return Ok(Weights {
+            annotations,
+            header,
+        });
+    }
+    let header = read_header(registry, layer).await?;
+    let annotations = match gguf::check(&header) {
+        _ if is_known => annotations,
+        Ok(kind) => gguf::annotations(&header, kind),
+        Err(fault) => BTreeMap::from([(gguf::annotations::FAULT.to_owned(), fault.to_string())]),
+    };
+    let header = Some(header);
+    Ok(Weights {
+        annotations,
+        header,
+    })
 }
 
 /// Reads as much of the blob's beginning as its header needs.
@@ -83,85 +120,4 @@ async fn read_header(registry: &RegistryClient, layer: &Descriptor) -> Result<He
             }
         }
     }
-}
-
-fn describe(
-    reference: &Reference,
-    digest: &str,
-    manifest: &Manifest,
-    header: Option<&Header>,
-) -> Value {
-    let raw: Value = serde_json::from_slice(manifest.raw()).unwrap_or_default();
-    let gguf = header.map(|header| {
-        let metadata: Map<String, Value> = header
-            .metadata()
-            .iter()
-            .map(|(key, value)| (key.to_owned(), metadata_json(value)))
-            .collect();
-        json!({
-            "architecture": header.architecture(),
-            "parameters": header.parameter_count(),
-            "quantisation": header.quantisation(),
-            "context_length": header.context_length(),
-            "tensors": header.tensors().len(),
-            "metadata": metadata,
-        })
-    });
-    json!({
-        "reference": reference,
-        "digest": digest,
-        "dialect": Dialect::of(manifest),
-        "manifest": raw,
-        "gguf": gguf,
-    })
-}
-
-/// Arrays are long (a vocabulary has 100,000 entries and more): their length says enough.
-fn metadata_json(value: &GgufValue) -> Value {
-    match value {
-        GgufValue::Array(array) => {
-            json!({ "array_of": array.element_type().to_string(), "length": array.len() })
-        }
-        scalar => scalar.to_json(),
-    }
-}
-
-fn print_text(description: &Value, manifest: &Manifest) -> Result<()> {
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
-    say!("reference   {}", text(&description["reference"]))?;
-    say!("digest      {}", text(&description["digest"]))?;
-    say!("media type  {}", escape(manifest.media_type()))?;
-    say!("dialect     {}", text(&description["dialect"]))?;
-    say!()?;
-    let rows = manifest.blobs().map(|blob| {
-        vec![
-            blob.digest.to_string(),
-            ByteSize(blob.size).to_string(),
-            blob.media_type.clone(),
-            dialect::file_name_of(blob).unwrap_or_default().to_owned(),
-        ]
-    });
-    listing::print(
-        Output::Text,
-        &(),
-        &["BLOB", "SIZE", "MEDIA TYPE", "FILE"],
-        rows.collect(),
-    )?;
-    let Some(metadata) = description["gguf"]["metadata"].as_object() else {
-        return Ok(());
-    };
-    say!()?;
-    let rows = metadata.iter().map(|(key, value)| {
-        let shown: String = text(value)
-            .replace('\n', "\\n")
-            .chars()
-            .take(SHOWN_CHARACTERS)
-            .collect();
-        vec![key.clone(), shown]
-    });
-    listing::print(Output::Text, &(), &["GGUF METADATA", ""], rows.collect())
 }

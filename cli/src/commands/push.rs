@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use artifact::client::{RegistryClient, RegistryOptions, Transport, push_bytes, push_file};
-use artifact::dialect::{ModelFacts, modelpack_manifest};
+use artifact::dialect::modelpack_manifest;
 use artifact::manifest::Descriptor;
 use artifact::{Digest, Reference};
 use bytesize::ByteSize;
@@ -67,7 +67,7 @@ async fn push_package(registry: &RegistryClient, package: &Package) -> Result<Pu
         sent += if existed { 0 } else { layer.size };
         layers.push(layer);
     }
-    let digest = push_manifest(registry, &layers, &package.facts).await?;
+    let digest = push_manifest(registry, &layers, package).await?;
     Ok(Pushed {
         digest,
         size: layers.iter().map(|layer| layer.size).sum(),
@@ -109,9 +109,9 @@ async fn push_weights(
 async fn push_manifest(
     registry: &RegistryClient,
     layers: &[Descriptor],
-    facts: &ModelFacts,
+    package: &Package,
 ) -> Result<Digest> {
-    let (config, manifest) = modelpack_manifest(layers, facts);
+    let (config, manifest) = modelpack_manifest(layers, &package.facts, &package.annotations);
     push_bytes(registry, config.bytes.into()).await?;
     registry
         .put_manifest(&manifest.bytes, manifest.media_type)

@@ -41,7 +41,8 @@ impl Model {
                 layer(media_type, Some(name), bytes)
             })
             .collect();
-        let (config, manifest) = modelpack_manifest(&layers, &ModelFacts::default());
+        let (config, manifest) =
+            modelpack_manifest(&layers, &ModelFacts::default(), &BTreeMap::new());
         blobs.insert(config.digest, config.bytes);
         Self {
             manifest: Manifest::parse(manifest.bytes, None).unwrap(),

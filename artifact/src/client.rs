@@ -29,4 +29,4 @@ pub use origin::{Answer, Found, InvalidOrigin, Known, Origin, OriginKind, Origin
 pub use push::{PushedBlob, push_bytes, push_file};
 pub use registry::{Credentials, RegistryClient, RegistryOptions, Resolved, check_login};
 pub use retry::RetryPolicy;
-pub use transport::{Timeouts, Transport};
+pub use transport::{ProxyOptions, ProxyUrl, Timeouts, Transport, TransportOptions};

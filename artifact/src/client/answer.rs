@@ -19,10 +19,10 @@ pub(crate) async fn read_bounded(mut answer: Response, limit: usize) -> Result<V
     let url = shown(answer.url());
     let mut body = Vec::new();
     loop {
-        let chunk = answer.chunk().await.map_err(|source| Error::Transport {
-            url: url.clone(),
-            source: source.without_url(),
-        })?;
+        let chunk = answer
+            .chunk()
+            .await
+            .map_err(|source| Error::broken(&url, source))?;
         let Some(chunk) = chunk else {
             return Ok(body);
         };
@@ -62,6 +62,15 @@ pub(crate) fn looks_like_a_page(body: &[u8]) -> bool {
             .is_some_and(|start| start.eq_ignore_ascii_case(text))
     };
     starts(b"<!doctype html") || starts(b"<html")
+}
+
+/// Whether an answer says that it is a proxy's own: squid marks those, and others that follow
+/// RFC 9209 do.
+pub(crate) fn is_of_proxy(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-squid-error")
+        || headers
+            .get("proxy-status")
+            .is_some_and(|value| value.to_str().is_ok_and(|text| text.contains("error=")))
 }
 
 /// A URL for messages: without its query, which may carry a signature.
@@ -104,11 +113,19 @@ pub(crate) fn quoted(body: &[u8]) -> String {
     clean.take(MAX_QUOTED).collect()
 }
 
-/// `Retry-After` in its form of whole seconds; a date or nonsense counts as absent.
+/// `Retry-After`: whole seconds or a date; nonsense counts as absent.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    let seconds: u64 = value.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let then = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+            let wait = then.duration_since(jiff::Timestamp::now());
+            // One that is over already means now.
+            Duration::try_from(wait).unwrap_or_default()
+        }
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 /// The envelope of the distribution-spec with codes that other registries made up.
@@ -147,5 +164,8 @@ mod tests {
         assert_eq!(retry_after(&headers), Some(Duration::from_secs(60)));
         headers.insert(RETRY_AFTER, HeaderValue::from_static("-1"));
         assert_eq!(retry_after(&headers), None);
+        let past = HeaderValue::from_static("Wed, 21 Oct 2015 07:28:00 GMT");
+        headers.insert(RETRY_AFTER, past);
+        assert_eq!(retry_after(&headers), Some(Duration::ZERO));
     }
 }

@@ -1,5 +1,7 @@
 //! Error: what can go wrong between this machine and a registry, or the node agent.
 
+mod problem;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use crate::client::answer::shown;
 use crate::digest::Digest;
 use crate::manifest::InvalidManifest;
 use crate::reference::Reference;
+pub use problem::Problem;
 
 /// Why a call to a registry or to the node agent failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,11 +72,39 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A file with certificates of authorities cannot be used.
+    #[error("the certificates in {path} cannot be used: {reason}")]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {reason}; see SSL_CERT_FILE and --ca-file")]
+    Tls {
+        /// Why.
+        reason: String,
+    },
+    /// A proxy on the way does not pass the request on.
+    #[error("the proxy {proxy} does not pass on the request for {url}: {reason}")]
+    Proxy {
+        /// Its `host:port`, without credentials.
+        proxy: String,
+        /// What was asked for.
+        url: String,
+        /// What happened.
+        reason: String,
+        /// Whether it was there and did not want to.
+        is_refusal: bool,
+    },
     /// The registry cannot be reached, or the connection broke.
-    #[error("{url} cannot be reached, or broke off")]
+    #[error("{url} cannot be reached: {problem}")]
     Transport {
         /// What was asked for.
         url: String,
+        /// What happened.
+        problem: Problem,
         /// Why.
         #[source]
         source: reqwest::Error,
@@ -270,6 +301,16 @@ impl Error {
     pub(crate) fn transport(url: &Url, source: reqwest::Error) -> Self {
         Self::Transport {
             url: shown(url),
+            problem: Problem::of(&source, url),
+            source: source.without_url(),
+        }
+    }
+
+    /// What became of an answer whose body broke off.
+    pub(crate) fn broken(url: &str, source: reqwest::Error) -> Self {
+        Self::Transport {
+            url: url.to_owned(),
+            problem: Problem::Broken,
             source: source.without_url(),
         }
     }
@@ -278,7 +319,10 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Transport { source, .. } => !source.is_builder() && !source.is_redirect(),
+            Self::Transport {
+                source, problem, ..
+            } => !source.is_builder() && problem.may_pass(),
+            Self::Proxy { is_refusal, .. } => !is_refusal,
             Self::Stalled { .. } | Self::Truncated { .. } => true,
             Self::Status { status, .. } => {
                 status.is_server_error() && *status != StatusCode::NOT_IMPLEMENTED
@@ -305,6 +349,7 @@ impl Error {
     pub fn is_refused(&self) -> bool {
         match self {
             Self::Denied { .. } | Self::Login { .. } => true,
+            Self::Proxy { is_refusal, .. } => *is_refusal,
             Self::Status { status, .. } => matches!(
                 *status,
                 StatusCode::UNAUTHORIZED
@@ -321,6 +366,8 @@ impl Error {
         matches!(
             self,
             Self::Transport { .. }
+                | Self::Proxy { .. }
+                | Self::WebPage { .. }
                 | Self::Stalled { .. }
                 | Self::Truncated { .. }
                 | Self::AgentUnreachable { .. }
@@ -368,6 +415,7 @@ impl Error {
             | Self::DigestMismatch { .. }
             | Self::Header { .. } => AgentErrorCode::Corrupt,
             Self::Transport { .. }
+            | Self::Proxy { .. }
             | Self::Stalled { .. }
             | Self::Status { .. }
             | Self::Handshake { .. }
@@ -378,7 +426,9 @@ impl Error {
             | Self::AgentAnswer { .. } => AgentErrorCode::Unreachable,
             Self::Agent { error } => error.code,
             Self::Address { .. } | Self::Url { .. } => AgentErrorCode::BadRequest,
-            Self::Setup { .. } | Self::File { .. } => AgentErrorCode::Internal,
+            Self::Setup { .. } | Self::File { .. } | Self::Authority { .. } | Self::Tls { .. } => {
+                AgentErrorCode::Internal
+            }
         }
     }
 

@@ -1,35 +1,25 @@
 //! Transport: the HTTP clients that every call to a registry shares, built when first needed.
 
-use std::net::IpAddr;
+mod issuer;
+mod options;
+mod redirect;
+mod tls;
+
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use oci_distribution::client::{ClientConfig, ClientProtocol};
-use reqwest::redirect::{Attempt, Policy};
+use hyper_util::client::proxy::matcher::Matcher;
+use oci_distribution::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
+use reqwest::redirect::Policy;
+use reqwest::{NoProxy, Proxy, StatusCode};
+use url::Url;
 
-use crate::client::error::Error;
+use crate::client::error::{Error, Problem};
+pub use options::{InvalidProxy, ProxyOptions, ProxyUrl, Timeouts, TransportOptions};
+pub(crate) use redirect::Unfollowed;
+pub(crate) use tls::Untrusted;
 
-/// Most redirects that are followed.
-const MAX_REDIRECTS: usize = 5;
 const USER_AGENT: &str = concat!("hayloft/", env!("CARGO_PKG_VERSION"));
-
-/// How long a registry may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// To accept a connection. Default 10 s.
-    pub connect: Duration,
-    /// To send the next bytes. There is no limit on a transfer as a whole. Default 30 s.
-    pub stall: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            stall: Duration::from_secs(30),
-        }
-    }
-}
 
 /// HTTP clients with their connections; a clone shares them.
 #[derive(Clone, Default)]
@@ -37,7 +27,8 @@ pub struct Transport(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    timeouts: Timeouts,
+    options: TransportOptions,
+    proxies: OnceLock<Matcher>,
     remote: OnceLock<reqwest::Client>,
     loopback: OnceLock<reqwest::Client>,
     oci_tls: OnceLock<oci_distribution::Client>,
@@ -49,7 +40,7 @@ struct Shared {
 impl std::fmt::Debug for Transport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Transport")
-            .field("timeouts", &self.0.timeouts)
+            .field("options", &self.0.options)
             .finish_non_exhaustive()
     }
 }
@@ -57,22 +48,36 @@ impl std::fmt::Debug for Transport {
 impl Transport {
     /// A transport with no connection yet.
     #[must_use]
-    pub fn with_timeouts(timeouts: Timeouts) -> Self {
+    pub fn new(options: TransportOptions) -> Self {
         Self(Arc::new(Shared {
-            timeouts,
+            options,
             ..Shared::default()
         }))
+    }
+
+    /// A transport with the proxies of the environment and the authorities of the system.
+    #[must_use]
+    pub fn with_timeouts(timeouts: Timeouts) -> Self {
+        Self::new(timeouts.into())
+    }
+
+    /// Whether its files can be read and its proxy be used, before anything depends on it.
+    ///
+    /// # Errors
+    /// [`Error::Authority`], [`Error::Tls`] and [`Error::Setup`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.http(false).map(|_| ())
     }
 
     /// How long a registry may take.
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
-        self.0.timeouts
+        self.0.options.timeouts
     }
 
     /// The client for a place that is known by its URL.
-    pub(crate) fn http_for(&self, url: &url::Url) -> Result<reqwest::Client, Error> {
-        self.http(is_loopback(url))
+    pub(crate) fn http_for(&self, url: &Url) -> Result<reqwest::Client, Error> {
+        self.http(redirect::is_loopback(url))
     }
 
     /// The client for blobs and manifests. HTTP/1.1 alone: one connection for each range uses the
@@ -86,17 +91,22 @@ impl Transport {
         if let Some(client) = cell.get() {
             return Ok(client.clone());
         }
-        let builder = reqwest::Client::builder()
+        let certificates = tls::read(&self.0.options.ca_files)?;
+        let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .http1_only()
-            .connect_timeout(self.0.timeouts.connect)
-            .redirect(Policy::custom(follow));
-        // A proxy cannot reach this machine's own loopback.
-        let builder = if is_loopback {
-            builder.no_proxy()
-        } else {
-            builder
-        };
+            .tls_backend_preconfigured(tls::config(certificates)?)
+            .connect_timeout(self.0.options.timeouts.connect)
+            .redirect(Policy::custom(redirect::follow));
+        if is_loopback {
+            // A proxy cannot reach this machine's own loopback.
+            builder = builder.no_proxy();
+        } else if let Some(proxy) = &self.0.options.proxy {
+            let through = Proxy::all(proxy.url.secret()).map_err(|source| Error::Setup {
+                source: source.without_url(),
+            })?;
+            builder = builder.proxy(through.no_proxy(NoProxy::from_string(&proxy.no_proxy)));
+        }
         let client = builder.build().map_err(|source| Error::Setup { source })?;
         Ok(cell.get_or_init(|| client).clone())
     }
@@ -118,15 +128,20 @@ impl Transport {
         }
         let mut config = ClientConfig {
             protocol,
-            connect_timeout: Some(self.0.timeouts.connect),
-            read_timeout: Some(self.0.timeouts.stall),
+            connect_timeout: Some(self.0.options.timeouts.connect),
+            read_timeout: Some(self.0.options.timeouts.stall),
             user_agent: USER_AGENT,
             ..ClientConfig::default()
         };
+        config.extra_root_certificates = oci_certificates(&self.0.options.ca_files)?;
         if is_loopback {
             // The only way here to turn off a proxy from the environment: name one, for no host.
             config.http_proxy = Some("http://127.0.0.1:9".to_owned());
             config.no_proxy = Some("*,localhost,127.0.0.0/8,::1".to_owned());
+        } else if let Some(proxy) = &self.0.options.proxy {
+            config.http_proxy = Some(proxy.url.secret().to_owned());
+            config.https_proxy = Some(proxy.url.secret().to_owned());
+            config.no_proxy = Some(proxy.no_proxy.clone());
         }
         // `Client::new` would fall back to defaults, and so drop proxies and certificates.
         let client =
@@ -136,75 +151,103 @@ impl Transport {
             })?;
         Ok(cell.get_or_init(|| client).clone())
     }
-}
 
-/// Follows a few redirects, never from TLS to plain text, never onto addresses that only this
-/// machine or its hypervisor serves unless the chain began there. reqwest itself drops the
-/// `Authorization` header when the host changes.
-fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    if attempt.previous().len() > MAX_REDIRECTS {
-        return attempt.error("too many redirects");
-    }
-    let from = attempt.previous().last();
-    let was_tls = from.is_some_and(|url| url.scheme() == "https");
-    if was_tls && attempt.url().scheme() != "https" {
-        return attempt.error("redirected from https to http");
-    }
-    let was_inward = from.is_some_and(points_inward);
-    if points_inward(attempt.url()) && !was_inward {
-        return attempt.error("redirected to a loopback or link-local address");
-    }
-    attempt.follow()
-}
-
-/// Whether a URL is of this machine itself.
-fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    }
-}
-
-fn points_inward(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(address)) => is_inward(IpAddr::V4(address)),
-        Some(url::Host::Ipv6(address)) => is_inward(IpAddr::V6(address)),
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => true,
-    }
-}
-
-fn is_inward(address: IpAddr) -> bool {
-    let address = match address {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
-        IpAddr::V4(_) => address,
-    };
-    match address {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-mod tests {
-    use crate::client::transport::points_inward;
-
-    #[test]
-    fn addresses_of_this_machine_are_known_in_every_spelling() {
-        for url in [
-            "http://127.0.0.1/",
-            "http://0x7f.1/",
-            "http://[::ffff:169.254.169.254]/",
-            "http://169.254.169.254/latest",
-            "http://localhost:5000/",
-            "http://[::1]/",
-        ] {
-            assert!(points_inward(&url.parse().unwrap()), "{url}");
+    /// The proxy that stands between here and a URL, without its credentials.
+    pub(crate) fn proxy_for(&self, url: &Url) -> Option<String> {
+        if redirect::is_loopback(url) {
+            return None;
         }
-        assert!(!points_inward(&"https://cdn.example/".parse().unwrap()));
-        assert!(!points_inward(&"http://10.1.2.3/".parse().unwrap()));
+        let matcher = self.0.proxies.get_or_init(|| match &self.0.options.proxy {
+            Some(proxy) => Matcher::builder()
+                .all(proxy.url.secret().to_owned())
+                .no(proxy.no_proxy.clone())
+                .build(),
+            None => Matcher::from_env(),
+        });
+        let found = matcher.intercept(&url.as_str().parse().ok()?)?;
+        let proxy = found.uri();
+        let host = proxy.host()?;
+        Some(match proxy.port_u16() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        })
     }
+
+    /// What became of a request to `url` that got no answer.
+    pub(crate) fn fault(&self, url: &Url, source: reqwest::Error) -> Error {
+        let error = Error::transport(url, source);
+        let Error::Transport {
+            url: shown,
+            problem,
+            source,
+        } = error
+        else {
+            return error;
+        };
+        let Some(proxy) = self.proxy_for(url) else {
+            return Error::Transport {
+                url: shown,
+                problem,
+                source,
+            };
+        };
+        let reason = match problem {
+            Problem::Tunnel { reason } => reason,
+            // Behind a proxy, the only name that is looked up here is that of the proxy.
+            Problem::Name { .. } => "its name cannot be resolved",
+            Problem::Nobody => "nothing listens there",
+            Problem::Silent => "it does not accept a connection in time",
+            problem => {
+                return Error::Transport {
+                    url: shown,
+                    problem,
+                    source,
+                };
+            }
+        };
+        Error::Proxy {
+            proxy,
+            url: shown,
+            reason: reason.to_owned(),
+            is_refusal: matches!(problem, Problem::Tunnel { .. }),
+        }
+    }
+
+    /// An answer that is a proxy's own and not that of the place that was asked.
+    pub(crate) fn answer_of_proxy(
+        &self,
+        url: &Url,
+        status: StatusCode,
+        is_marked: bool,
+        detail: &str,
+    ) -> Option<Error> {
+        let is_its_own = status == StatusCode::PROXY_AUTHENTICATION_REQUIRED || is_marked;
+        if !is_its_own || url.scheme() != "http" {
+            return None;
+        }
+        let wants = match status {
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => ": it wants a name and a password",
+            _ => "",
+        };
+        Some(Error::Proxy {
+            proxy: self.proxy_for(url)?,
+            url: crate::client::answer::shown(url),
+            reason: if detail.is_empty() {
+                format!("it answered {status}{wants}")
+            } else {
+                format!("it answered {status}{wants}: {detail}")
+            },
+            is_refusal: status.is_client_error(),
+        })
+    }
+}
+
+/// The certificates of the files, for the client of the token handshake.
+fn oci_certificates(files: &[PathBuf]) -> Result<Vec<Certificate>, Error> {
+    let certificates = tls::read(files)?;
+    let certificates = certificates.into_iter().map(|der| Certificate {
+        encoding: CertificateEncoding::Der,
+        data: der.to_vec(),
+    });
+    Ok(certificates.collect())
 }

@@ -54,10 +54,7 @@ impl Body {
         let began = Instant::now();
         let left = self.stall.saturating_sub(self.waited);
         let chunk = match timeout(left, self.answer.chunk()).await {
-            Ok(chunk) => chunk.map_err(|source| Error::Transport {
-                url: self.url.clone(),
-                source: source.without_url(),
-            })?,
+            Ok(chunk) => chunk.map_err(|source| Error::broken(&self.url, source))?,
             Err(_) => {
                 return Err(Error::Stalled {
                     url: self.url.clone(),

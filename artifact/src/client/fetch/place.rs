@@ -9,6 +9,7 @@ use url::Url;
 use crate::client::error::Error;
 use crate::client::origin::Api;
 use crate::client::registry::{Operation, RegistryClient};
+use crate::client::transport::Transport;
 use crate::digest::Digest;
 
 /// One file at Hugging Face.
@@ -72,6 +73,13 @@ impl Place {
         }
     }
 
+    fn transport(&self) -> &Transport {
+        match &self.kind {
+            Kind::Registry(registry) => registry.transport(),
+            Kind::Web(file) => file.api.transport(),
+        }
+    }
+
     /// Asks for a blob; `with` adds what the request needs beside its address.
     pub(super) async fn get(
         &self,
@@ -86,7 +94,7 @@ impl Place {
                 Ok(answer) => return Ok(answer),
                 Err(source) => {
                     self.remember(None);
-                    return Err(Error::transport(&url, source));
+                    return Err(self.transport().fault(&url, source));
                 }
             }
         }

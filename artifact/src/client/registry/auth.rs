@@ -9,7 +9,7 @@ use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use url::Url;
 
-use crate::client::answer::{quoted, read_bounded, retry_after, shown};
+use crate::client::answer::{is_of_proxy, quoted, read_bounded, retry_after, shown};
 use crate::client::error::Error;
 use crate::client::logins::{Login, LoginFiles};
 use crate::client::registry::{RegistryClient, oci_reference};
@@ -120,10 +120,7 @@ impl RegistryClient {
         request: RequestBuilder,
     ) -> Result<Response, Error> {
         let (http, request) = request.build_split();
-        let request = request.map_err(|source| Error::Transport {
-            url: self.base.to_string(),
-            source,
-        })?;
+        let request = request.map_err(|source| Error::transport(&self.base, source))?;
         let url = request.url().clone();
         let builder = RequestBuilder::from_parts(http, request);
         let builder = if self.is_own(&url) {
@@ -135,7 +132,7 @@ impl RegistryClient {
         builder
             .send()
             .await
-            .map_err(|source| Error::transport(&url, source))
+            .map_err(|source| self.transport.fault(&url, source))
     }
 
     fn with_authorization(&self, operation: Operation, builder: RequestBuilder) -> RequestBuilder {
@@ -230,19 +227,26 @@ impl RegistryClient {
     /// An answer with an unexpected status, as an error.
     pub(crate) async fn fault(&self, answer: Response) -> Error {
         let status = answer.status();
-        let url = shown(answer.url());
-        let is_own = self.is_own(answer.url());
+        let asked = answer.url().clone();
+        let is_own = self.is_own(&asked);
+        let is_marked = is_of_proxy(answer.headers());
         let retry_after = retry_after(answer.headers());
         let detail = quoted(
             &read_bounded(answer, MAX_ERROR_BYTES)
                 .await
                 .unwrap_or_default(),
         );
+        let of_proxy = self
+            .transport
+            .answer_of_proxy(&asked, status, is_marked, &detail);
+        if let Some(error) = of_proxy {
+            return error;
+        }
         if is_own && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return self.denied(detail);
         }
         Error::Status {
-            url,
+            url: shown(&asked),
             status,
             detail,
             retry_after,
@@ -278,10 +282,11 @@ impl RegistryClient {
 
     pub(super) fn oci_fault(&self, error: OciDistributionError) -> Error {
         match error {
-            OciDistributionError::RequestError(source) => Error::Transport {
-                url: self.base.to_string(),
-                source,
-            },
+            OciDistributionError::RequestError(source) => {
+                let url = source.url().cloned();
+                self.transport
+                    .fault(url.as_ref().unwrap_or(&self.base), source)
+            }
             OciDistributionError::AuthenticationFailure(reason) => {
                 self.denied(quoted(reason.as_bytes()))
             }

@@ -7,7 +7,7 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use url::Url;
 
-use crate::client::answer::{quoted, read_bounded, retry_after, shown};
+use crate::client::answer::{is_of_proxy, quoted, read_bounded, retry_after, shown};
 use crate::client::error::Error;
 use crate::client::origin::OriginUrl;
 use crate::client::registry::Credentials;
@@ -22,7 +22,7 @@ pub(crate) struct Api {
     http: reqwest::Client,
     at: OriginUrl,
     credentials: Credentials,
-    stall: Duration,
+    transport: Transport,
 }
 
 impl fmt::Debug for Api {
@@ -44,13 +44,18 @@ impl Api {
             http: transport.http_for(&at.url)?,
             at: at.clone(),
             credentials: credentials.clone(),
-            stall: transport.timeouts().stall,
+            transport: transport.clone(),
         })
     }
 
     /// How long it may send nothing.
     pub(crate) fn stall(&self) -> Duration {
-        self.stall
+        self.transport.timeouts().stall
+    }
+
+    /// How it is reached.
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
     }
 
     /// The place, for messages.
@@ -92,12 +97,12 @@ impl Api {
             .headers(crate::trace::headers())
             .send()
             .await
-            .map_err(|source| Error::transport(&url, source))
+            .map_err(|source| self.transport.fault(&url, source))
     }
 
     /// An answer to a GET that is read whole, so that it may take as long as a stall in all.
     pub(super) async fn get(&self, url: Url, repository: &str) -> Result<Response, Error> {
-        let request = self.request(Method::GET, url).timeout(self.stall);
+        let request = self.request(Method::GET, url).timeout(self.stall());
         let request = request.header(ACCEPT_ENCODING, "identity");
         let answer = self.send(request).await?;
         if answer.status() == StatusCode::OK {
@@ -124,7 +129,14 @@ impl Api {
         let code = header(answer.headers(), "x-error-code");
         let said = header(answer.headers(), "x-error-message");
         let is_own = url.origin() == self.at.url.origin();
+        let is_marked = is_of_proxy(answer.headers());
         let body = read_bounded(answer, MAX_ERROR_BYTES).await;
+        if let Some(error) = self
+            .transport
+            .answer_of_proxy(&url, status, is_marked, &said)
+        {
+            return error;
+        }
         let absent = |what: String, hint| Error::Absent {
             what,
             place: self.place(),

@@ -460,6 +460,9 @@ pub enum Error {
     /// The registry is shutting down.
     #[error("the registry is shutting down: try again when it is back")]
     Closing,
+    /// The system gives no random numbers for a key.
+    #[error("the system gives no random numbers")]
+    Random,
     /// A background task ended without a result.
     #[error("an internal task failed")]
     Task(#[source] tokio::task::JoinError),

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod bare;
 mod blobs;
 mod body;
 mod connection;
@@ -15,6 +16,7 @@ mod leases;
 mod listings;
 mod manifests;
 mod metrics;
+mod passes;
 mod query;
 mod range;
 mod redirect;
@@ -45,6 +47,7 @@ use crate::http::error::Failure;
 use crate::http::health::Health;
 use crate::http::incoming::Incoming;
 use crate::http::metrics::Tally;
+use crate::http::passes::Passes;
 use crate::metrics::Metrics;
 use crate::metrics::labels::{Route, Verb};
 use crate::service::Registry;
@@ -61,6 +64,8 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 struct Setup {
     /// Who may do what.
     policy: Arc<dyn Policy>,
+    /// Opens blobs by their addresses alone, where a login is needed otherwise.
+    passes: Option<Passes>,
     /// The address under which clients reach the registry.
     external_url: Option<Url>,
     /// Whether downloads may be answered by redirects to the bucket.
@@ -146,7 +151,7 @@ async fn api(Extracted(state): Extracted<State>, request: Request) -> Response {
     };
     let mut response = match answer(&state, &parts, endpoint, body).await {
         Ok(response) => response,
-        Err(failure) => refuse(&state, &parts, failure),
+        Err(failure) => bare::refusal(refuse(&state, &parts, failure), &parts),
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(API_VERSION, version);
@@ -164,11 +169,12 @@ enum TooMuch {
 }
 
 /// The refusal, in the words of the specification.
-fn too_much(reason: TooMuch) -> Response {
-    match reason {
+fn too_much(reason: TooMuch, parts: &Parts) -> Response {
+    let refusal = match reason {
         TooMuch::Head => Failure::HeadTooLarge.into_response(),
         TooMuch::Connections => Failure::Busy("too many connections").into_response(),
-    }
+    };
+    bare::refusal(refusal, parts)
 }
 
 /// Who asks, what for, whether they may: only then is anything done.
@@ -178,6 +184,13 @@ async fn answer(
     endpoint: Option<Result<Endpoint, Error>>,
     body: axum::body::Body,
 ) -> Result<Response, Failure> {
+    if let Some(Ok(Endpoint::Blob(repository, digest))) = &endpoint
+        && passes::admit(state, parts, repository, digest)?
+    {
+        let (repository, digest) = (repository.clone(), *digest);
+        tracing::Span::current().record("repository", repository.as_str());
+        return blobs::dispatch(state, parts, None, repository, digest).await;
+    }
     let policy = state.setup.policy.as_ref();
     let identity = access::identify(policy, &parts.headers).await?;
     let endpoint = match endpoint {
@@ -228,7 +241,7 @@ async fn dispatch(
     let is_read = matches!(parts.method, Method::GET | Method::HEAD);
     match endpoint {
         Endpoint::Blob(repository, digest) => {
-            blobs::dispatch(state, parts, repository, digest).await
+            blobs::dispatch(state, parts, Some(identity), repository, digest).await
         }
         Endpoint::Uploads(repository) if parts.method == Method::POST => {
             uploads::post(state, parts, identity, repository, body).await

@@ -12,6 +12,7 @@ pub(crate) mod leases;
 mod manifest_cache;
 pub(crate) mod manifests;
 pub(crate) mod mirrored;
+pub(crate) mod passes;
 pub(crate) mod reindex;
 pub(crate) mod retention;
 pub(crate) mod uploads;

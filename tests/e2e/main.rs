@@ -32,6 +32,7 @@ mod registry_http2;
 mod registry_limits;
 mod registry_logins;
 mod registry_management;
+mod registry_ollama;
 mod registry_operation;
 mod registry_postgres;
 mod registry_postgres_faults;

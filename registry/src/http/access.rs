@@ -98,6 +98,11 @@ pub(crate) trait Policy: Debug + Send + Sync {
 
     /// How to log in: the value of `WWW-Authenticate`.
     fn challenge(&self) -> HeaderValue;
+
+    /// Whether anybody has to log in for anything.
+    fn wants_logins(&self) -> bool {
+        true
+    }
 }
 
 /// Finds out who makes the request; a login that fails is answered with how to log in.
@@ -147,5 +152,9 @@ impl Policy for OpenPolicy {
 
     fn challenge(&self) -> HeaderValue {
         basic::challenge()
+    }
+
+    fn wants_logins(&self) -> bool {
+        false
     }
 }

@@ -8,12 +8,13 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
+use crate::http::access::Identity;
 use crate::http::body::FileBody;
 use crate::http::error::Failure;
 use crate::http::range::{self, Requested};
-use crate::http::redirect;
 use crate::http::remote_body::RemoteBody;
 use crate::http::{CONTENT_DIGEST, State, header_text, insert};
+use crate::http::{passes, redirect};
 use crate::store::{BlobContent, OpenBlob};
 
 /// Content under a digest never changes, so whoever has it may keep it.
@@ -24,6 +25,7 @@ const CACHE_FOR_EVER: HeaderValue =
 pub(super) async fn get(
     state: &State,
     parts: &Parts,
+    identity: Option<&Identity>,
     repository: Repository,
     digest: Digest,
 ) -> Result<Response, Failure> {
@@ -44,8 +46,8 @@ pub(super) async fn get(
             let size = blob.size;
             let mut response = described(StatusCode::OK, &digest, Some(size));
             // Ollama reads Location from a plain 200 and then fetches ranges of that address.
-            let path = super::blob_path(&repository, &digest);
-            insert(&mut response, header::LOCATION, &path);
+            let place = passes::place(state, parts, identity, &repository, &digest);
+            insert(&mut response, header::LOCATION, &place);
             *response.body_mut() = content(blob, 0, size).await?;
             Ok(response)
         }
@@ -86,15 +88,17 @@ pub(super) async fn delete(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// The methods a blob takes.
+/// The methods a blob takes. `identity` is `None` for a request that needs none, because its
+/// address is a pass.
 pub(super) async fn dispatch(
     state: &State,
     parts: &Parts,
+    identity: Option<&Identity>,
     repository: Repository,
     digest: Digest,
 ) -> Result<Response, Failure> {
     match parts.method {
-        Method::GET => get(state, parts, repository, digest).await,
+        Method::GET => get(state, parts, identity, repository, digest).await,
         Method::HEAD => head(state, repository, digest).await,
         Method::DELETE => delete(state, repository, digest).await,
         _ => Err(Failure::Method("GET, HEAD, DELETE")),

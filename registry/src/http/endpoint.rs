@@ -2,7 +2,8 @@
 //!
 //! Repository names contain slashes, so a path is read from its end. Each segment is
 //! percent-decoded once and then checked by the grammar of what it must be; nothing that could
-//! leave a folder, collide with another name or change meaning later gets through.
+//! leave a folder, collide with another name or change meaning later gets through. Upper case in a
+//! name is folded here, so that nobody below meets it.
 
 use artifact::reference::InvalidReference;
 use artifact::{Digest, Repository, Tag};
@@ -136,8 +137,14 @@ fn hex_pair(digits: &[u8], byte: &mut [u8; 1]) -> Option<()> {
     Some(())
 }
 
+/// Names are one in any case: Ollama and Hugging Face have upper case in theirs, the specification
+/// does not.
+pub(crate) fn folded(name: &str) -> Result<Repository, Error> {
+    Repository::parse(&name.to_ascii_lowercase()).map_err(Error::Name)
+}
+
 fn repository(segments: &[&str]) -> Result<Repository, Error> {
-    Repository::parse(&segments.join("/")).map_err(Error::Name)
+    folded(&segments.join("/"))
 }
 
 fn upload(name: &[&str], id: &str) -> Result<Endpoint, Error> {
@@ -233,6 +240,19 @@ mod tests {
     }
 
     #[test]
+    fn upper_case_names_are_folded_and_tags_are_not() {
+        let tag = ManifestReference::Tag(Tag::parse("Q4_K_M").unwrap());
+        assert_eq!(
+            parse("/v2/Team/Llama-3.2/manifests/Q4_K_M"),
+            Endpoint::Manifest(name("team/llama-3.2"), tag)
+        );
+        assert_eq!(
+            parse("/v2/TEAM/blobs/uploads/"),
+            Endpoint::Uploads(name("team"))
+        );
+    }
+
+    #[test]
     fn an_encoded_colon_is_a_colon() {
         let digest = Digest::sha256(b"x");
         let path = format!("/v2/a/blobs/sha256%3A{}", digest.hex());
@@ -245,7 +265,7 @@ mod tests {
         for bad in [
             "../etc",
             "a//b",
-            "A",
+            "\u{c4}",
             "a/_uploads",
             "%2e%2e",
             "a%2fb",

@@ -212,6 +212,7 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
         | Error::InUse { .. }
         | Error::Htpasswd { .. }
         | Error::Certificate { .. }
+        | Error::Random
         | Error::Task(_)
         | Error::Listen(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
     }

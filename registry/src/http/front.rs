@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::error::Error;
 use crate::http::access::{Accounts, OpenPolicy, Policy};
+use crate::http::passes::Passes;
 use crate::http::server::{self, Options};
 use crate::http::tls::Tls;
 use crate::http::{Setup, State, operator_router, router};
@@ -57,6 +58,7 @@ impl Front {
         Ok(Self {
             setup: Setup {
                 policy,
+                passes: None,
                 external_url: config.external_url.clone(),
                 redirect: config.redirect,
                 is_tls: tls.is_some(),
@@ -87,7 +89,11 @@ impl Front {
         listeners: Listeners,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), Error> {
-        let state = State::new(registry, self.setup);
+        let mut setup = self.setup;
+        if setup.policy.wants_logins() {
+            setup.passes = Some(Passes::new(&registry.pass_key().await?));
+        }
+        let state = State::new(registry, setup);
         let operator = listeners.metrics.map(|listener| {
             let options = Options {
                 tls: None,

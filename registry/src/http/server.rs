@@ -228,12 +228,16 @@ impl Server {
         } else {
             None
         };
+        let (parts, body) = request.into_parts();
         let mut response = match refused {
-            Some(reason) => too_much(reason),
-            None => match self.router.clone().oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            },
+            Some(reason) => too_much(reason, &parts),
+            None => {
+                let request = Request::from_parts(parts, body);
+                match self.router.clone().oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
         };
         if refused.is_some() || connection.is_spare() {
             let close = HeaderValue::from_static("close");

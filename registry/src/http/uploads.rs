@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::http::access::{Access, Identity};
+use crate::http::endpoint;
 use crate::http::error::Failure;
 use crate::http::incoming::Incoming;
 use crate::http::query::Query;
@@ -21,6 +22,10 @@ use crate::service::uploads::{Body, ChunkRange};
 
 /// Docker's name for the session.
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+/// Where Ollama looks for the session first.
+const UPLOAD_LOCATION: HeaderName = HeaderName::from_static("docker-upload-location");
+/// How large the blob will be, as newer versions of Ollama announce it before they send anything.
+const CONTENT_BYTES: HeaderName = HeaderName::from_static("x-content-length");
 /// The number of bytes stored, which `Range` cannot say when it is none: `0-0` is also one byte.
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 /// After a refusal so much of the body is still taken in, so that the client, busy sending, comes
@@ -41,7 +46,7 @@ pub(super) async fn post(
     if let Some(digest) = query.digest("mount")? {
         // Ollama names the file it made the model from, which is no repository: nothing can be
         // mounted from there, and the specification asks for a session then, not for an error.
-        let source = query.get("from").map(Repository::parse).transpose();
+        let source = query.get("from").map(endpoint::folded).transpose();
         if let Ok(source) = source
             && may_mount(state, identity, source.as_ref())
         {
@@ -56,12 +61,12 @@ pub(super) async fn post(
         return begin(state, parts, &repository, digest.algorithm()).await;
     }
     if let Some(digest) = query.digest("digest")? {
-        // An empty body with the digest of something is a client asking whether this form is
-        // supported; it gets a session to put the content to.
+        // An empty body with the digest of something is a client asking whether the blob is here, and
+        // whether this form is supported; it gets a session to put the content to.
         let is_empty = body.size() == Some(0);
         let is_question = is_empty && digest != empty(digest.algorithm());
         if is_question {
-            return begin(state, parts, &repository, digest.algorithm()).await;
+            return answer_question(state, parts, &repository, digest).await;
         }
         let registry = &state.registry;
         let id = registry
@@ -75,6 +80,26 @@ pub(super) async fn post(
         None => Algorithm::Sha256,
     };
     begin(state, parts, &repository, algorithm).await
+}
+
+/// The answer to an empty push of content that is not empty: 201 when the repository has the blob
+/// already, else a session.
+async fn answer_question(
+    state: &State,
+    parts: &Parts,
+    repository: &Repository,
+    digest: Digest,
+) -> Result<Response, Failure> {
+    match state.registry.blob_size(repository, &digest).await {
+        Ok(_) => Ok(created(repository, &digest)),
+        Err(Error::BlobUnknown { .. }) => {
+            let announced = header_text(&parts.headers, &CONTENT_BYTES);
+            let announced = announced.and_then(|text| text.parse().ok());
+            state.registry.require_room_for(announced)?;
+            begin(state, parts, repository, digest.algorithm()).await
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The methods a session takes.
@@ -211,6 +236,7 @@ impl Place {
     fn response(&self, status: StatusCode, offset: u64) -> Response {
         let mut response = status.into_response();
         insert(&mut response, header::LOCATION, &self.location);
+        insert(&mut response, UPLOAD_LOCATION, &self.location);
         insert(&mut response, UPLOAD_UUID, &self.id.to_string());
         insert_offset(&mut response, offset);
         response

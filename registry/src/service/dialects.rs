@@ -175,16 +175,16 @@ impl Registry {
                 return Ok(Some(found));
             }
         }
-        let derivation = Some(Derivation {
+        let derivation = Derivation {
             from: *source,
             dialect: *dialect,
-        });
+        };
         let mut looked = 0;
         let mut referrers = each(Page::first(256), |page| {
             self.index.referrers(repository, source, page)
         });
         while let Some((digest, record)) = referrers.try_next().await? {
-            if record.derived == derivation {
+            if record.derived.as_deref() == Some(&derivation) {
                 self.dialects.known.insert(wish.clone(), digest, 1);
                 return Ok(Some(FoundManifest::new(digest, record)));
             }

@@ -73,6 +73,14 @@ impl Registry {
         self.uploads.begin(repository, algorithm).await
     }
 
+    /// Refuses a blob whose announced size is beyond the limit, before a byte of it is sent.
+    pub(crate) fn require_room_for(&self, announced: Option<u64>) -> Result<(), Error> {
+        match (announced, self.max_blob_bytes) {
+            (Some(size), Some(limit)) if size > limit => Err(Error::BlobTooLarge { limit }),
+            _ => Ok(()),
+        }
+    }
+
     /// Bytes of the session that are safely stored.
     pub(crate) async fn upload_offset(
         &self,

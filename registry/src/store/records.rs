@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -58,7 +58,7 @@ pub struct ManifestRecord {
     pub manifests: Vec<Digest>,
     /// What it was made from, if this registry made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub derived: Option<Derivation>,
+    pub derived: Option<Box<Derivation>>,
     /// Whether it came from an upstream: what it names is fetched from there when somebody asks
     /// for it, and need not be here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -106,7 +106,7 @@ impl ManifestRecord {
     pub(crate) fn succeed(&mut self, stored: &Self) {
         self.pushed = stored.pushed;
         if stored.derived.is_some() {
-            self.derived = stored.derived;
+            self.derived.clone_from(&stored.derived);
             self.subject = stored.subject;
             self.annotations.clone_from(&stored.annotations);
         }
@@ -393,6 +393,27 @@ impl Records {
         let location = ObjectPath::from(name);
         match self.store.put(&location, content.into()).await {
             Ok(_) => Ok(()),
+            Err(source) => Err(self.failed("write", name.to_owned(), source)),
+        }
+    }
+
+    /// Writes something beside the records unless there is something under this name; `false` if
+    /// there is.
+    pub(crate) async fn create_aside(&self, name: &str, content: Vec<u8>) -> Result<bool, Error> {
+        let location = ObjectPath::from(name);
+        let options = PutMode::Create.into();
+        match self
+            .store
+            .put_opts(&location, content.clone().into(), options)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            // A bucket without conditional puts has one registry alone.
+            Err(
+                object_store::Error::NotImplemented { .. }
+                | object_store::Error::NotSupported { .. },
+            ) => self.put_aside(name, content).await.map(|()| true),
             Err(source) => Err(self.failed("write", name.to_owned(), source)),
         }
     }

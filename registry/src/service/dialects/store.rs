@@ -26,7 +26,7 @@ pub(super) fn record_of(
         .annotations
         .insert(hayloft::DERIVED_FROM.to_owned(), from);
     record.subject = Some(derivation.from);
-    record.derived = Some(derivation);
+    record.derived = Some(Box::new(derivation));
     Ok(record)
 }
 

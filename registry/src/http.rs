@@ -207,6 +207,11 @@ async fn answer(
         tracing::Span::current().record("repository", repository.as_str());
     }
     access::require(policy, &identity, &Access::of(&parts.method, &endpoint))?;
+    if let (Some(mirror), Some(repository)) = (state.registry.mirror(), endpoint.repository())
+        && let Some(spelled) = endpoint::spelled(parts.uri.path(), repository)
+    {
+        mirror.note_spelling(repository, spelled);
+    }
     let is_read = matches!(parts.method, Method::GET | Method::HEAD);
     // Work on the whole storage knows itself what of it changes nothing.
     let is_admin = matches!(endpoint, Endpoint::Admin(_));

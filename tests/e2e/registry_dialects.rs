@@ -413,3 +413,26 @@ async fn a_hundred_clients_that_ask_at_once_get_one_manifest() {
     let list: Value = list.json().await.unwrap();
     assert_eq!(list["manifests"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_model_that_comes_from_an_upstream_is_served_in_every_dialect_too() {
+    let upstream = Api::start();
+    push(&upstream, "team/hay:1", Some(MODELFILE));
+    let route = format!("hub=oci+{}", upstream.server.url());
+    let mirror = Server::registry().argument("--upstream").argument(&route);
+    let api = Api::on(mirror.start());
+    let path = "hub/team/hay/manifests/1";
+    let ollama = asked(&api, path, as_ollama).await;
+    let there = asked(&upstream, "team/hay/manifests/1", as_ollama).await;
+    assert_eq!(ollama, there, "the same source gives the same bytes");
+    let system = "application/vnd.ollama.image.system";
+    let system = text(&api, "hub/team/hay", &ollama, system).await;
+    assert_eq!(system, "Be brief.");
+    let weights = ollama["layers"][0]["digest"].as_str().unwrap();
+    let weights = api.get(&format!("hub/team/hay/blobs/{weights}")).await;
+    let bundled = std::fs::read(fixture("hay-tiny-q8_0.gguf")).unwrap();
+    assert_eq!(weights.bytes().await.unwrap(), bundled);
+    // Names are the upstream's in any case.
+    let folded = asked(&api, "Hub/Team/Hay/manifests/1", as_docker).await;
+    assert_eq!(folded["layers"][0]["digest"], ollama["layers"][0]["digest"]);
+}

@@ -7,7 +7,7 @@ use artifact::Digest;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tests::upstream::noise;
-use tests::{Server, eventually, scratch};
+use tests::{Server, eventually, fixture, scratch};
 
 use crate::registry_access::{ANN, PASSWORD};
 use crate::registry_dialects::{DOCKER_MANIFEST, as_ollama};
@@ -257,7 +257,7 @@ async fn a_tensor_is_pulled_whole_and_resumed_by_an_open_range() {
 #[tokio::test]
 async fn upper_case_in_names_is_one_name_for_push_and_pull() {
     let api = Api::start();
-    let content = b"weights".to_vec();
+    let content = std::fs::read(fixture("hay-tiny-q8_0.gguf")).unwrap();
     let digest = api.push_blob("Team/Llama-3.2-GGUF", &content).await;
     let config = api.push_blob("Team/Llama-3.2-GGUF", b"{}").await;
     let manifest = json!({

@@ -137,6 +137,16 @@ fn hex_pair(digits: &[u8], byte: &mut [u8; 1]) -> Option<()> {
     Some(())
 }
 
+/// The name of a repository as a request spelled it, if it has upper case in it: an upstream may
+/// want to hear it so.
+pub(crate) fn spelled<'p>(path: &'p str, repository: &Repository) -> Option<&'p str> {
+    let name = path
+        .strip_prefix("/v2/")?
+        .get(..repository.as_str().len())?;
+    let is_it = name.eq_ignore_ascii_case(repository.as_str()) && name != repository.as_str();
+    is_it.then_some(name)
+}
+
 /// Names are one in any case: Ollama and Hugging Face have upper case in theirs, the specification
 /// does not.
 pub(crate) fn folded(name: &str) -> Result<Repository, Error> {
@@ -191,7 +201,7 @@ mod tests {
     use proptest::prelude::proptest;
 
     use crate::error::Error;
-    use crate::http::endpoint::{AdminTask, Endpoint};
+    use crate::http::endpoint::{AdminTask, Endpoint, spelled};
     use crate::service::manifests::ManifestReference;
 
     fn name(text: &str) -> Repository {
@@ -250,6 +260,9 @@ mod tests {
             parse("/v2/TEAM/blobs/uploads/"),
             Endpoint::Uploads(name("team"))
         );
+        let path = "/v2/Team/Llama/tags/list";
+        assert_eq!(spelled(path, &name("team/llama")), Some("Team/Llama"));
+        assert_eq!(spelled("/v2/team/tags/list", &name("team")), None);
     }
 
     #[test]

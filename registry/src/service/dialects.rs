@@ -120,6 +120,33 @@ impl Registry {
         Some(FoundManifest::new(*digest, ManifestRecord::of(&manifest)))
     }
 
+    /// The manifest that this one was made from, if it was made here: what an upstream can be asked
+    /// for, and knows the names of.
+    pub(crate) async fn origin_of(
+        &self,
+        repository: &Repository,
+        manifest: &Digest,
+    ) -> Result<Digest, Error> {
+        let record = self.index.manifest(repository, manifest).await?;
+        let derivation = record.and_then(|record| record.derived);
+        Ok(derivation.map_or(*manifest, |derivation| derivation.from))
+    }
+
+    /// Whether a blob of the repository is a document that was made here, so that nobody else has
+    /// it.
+    pub(crate) async fn is_made_here(
+        &self,
+        repository: &Repository,
+        blob: &Digest,
+    ) -> Result<bool, Error> {
+        let Some(by) = self.index.manifest_naming(repository, blob).await? else {
+            return Ok(false);
+        };
+        let origin = self.origin_of(repository, &by).await?;
+        let source = self.index.manifest(repository, &origin).await?;
+        Ok(origin != by && source.is_none_or(|source| !source.blobs.contains(blob)))
+    }
+
     async fn derive(&self, wish: Wish, manifest: &Manifest) -> Result<FoundManifest, Error> {
         let turn = self.dialects.turns.acquire().await;
         // Never closed; who would have to wait for nothing need not.

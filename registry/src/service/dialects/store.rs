@@ -51,11 +51,11 @@ impl Registry {
         let mut lock = self.lock_repository(repository, Some(&digest)).await?;
         // While the source is there nothing that it names can be taken out of the repository, and
         // everything else that the new manifest names was linked just now.
-        let source = self.index.manifest(repository, &derivation.from).await?;
-        if source.is_none() {
+        let Some(source) = self.index.manifest(repository, &derivation.from).await? else {
             let gone = ManifestReference::Digest(derivation.from);
             return Err(unknown(repository, &gone));
-        }
+        };
+        record.is_mirrored = source.is_mirrored;
         let content = derived.manifest.bytes.into();
         self.blobs.put(&digest, content).await?;
         if let Some(stored) = self.index.manifest(repository, &digest).await? {

@@ -129,6 +129,8 @@ impl Mirrored<'_> {
         {
             by = derivation.from;
         }
+        // One in another dialect was made here: its source says where the blob came from.
+        let by = registry.origin_of(self.repository, &by).await?;
         let content = registry.manifest_content(self.repository, &by).await?;
         let manifest = Manifest::parse(content.to_vec(), None).map_err(Error::ManifestInvalid)?;
         let descriptor = manifest

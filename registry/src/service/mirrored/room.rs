@@ -1,5 +1,6 @@
 //! Room: what is mirrored stays within its bound. What was not used for longest goes first; never
-//! what is pinned or leased, nor what a repository that is not mirrored holds too.
+//! what is pinned or leased, nor what a repository that is not mirrored holds too, nor a document
+//! that was made here.
 //!
 //! A blob that goes stays readable for whoever has it open, and comes back when somebody asks.
 
@@ -142,6 +143,11 @@ impl Registry {
         let is_in_use = now.duration_since(blob.last_use).unsigned_abs() < IN_USE;
         if blob.is_pinned || is_in_use || leased.is_some_and(|until| until > now) {
             return Ok(false);
+        }
+        for repository in &blob.repositories {
+            if self.is_made_here(repository, &blob.digest).await? {
+                return Ok(false);
+            }
         }
         for repository in &blob.repositories {
             let mut lock = self.lock_repository(repository, Some(&blob.digest)).await?;

@@ -29,12 +29,17 @@ pub(crate) struct Admin {
 impl Admin {
     /// The registry that the arguments name, if they name one.
     pub(crate) async fn of(target: &TargetArgs) -> Result<Option<Self>> {
-        let Some(registry) = &target.registry else {
-            return Ok(None);
-        };
-        let base = base_url(registry, target.plain_http)
+        match &target.registry {
+            Some(registry) => Self::at(registry, target.plain_http).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The registry at an address: a host, `HOST:PORT` or a URL.
+    pub(crate) async fn at(registry: &str, plain_http: bool) -> Result<Self> {
+        let base = base_url(registry, plain_http)
             .await
-            .with_context(|| format!("--registry {registry}"))?;
+            .with_context(|| format!("registry {registry}"))?;
         let builder = reqwest::Client::builder().connect_timeout(CONNECT);
         // A proxy cannot reach this machine's own loopback.
         let builder = if is_loopback(&base) {
@@ -43,7 +48,7 @@ impl Admin {
             builder
         };
         let http = builder.build().context("cannot build the HTTP client")?;
-        Ok(Some(Self { base, http }))
+        Ok(Self { base, http })
     }
 
     /// Asks for `work` and hands its events on until the registry has told all of them.
@@ -53,9 +58,44 @@ impl Admin {
         query: &[(&str, String)],
         mut on_event: impl FnMut(E) -> Result<()>,
     ) -> Result<()> {
-        let mut url = self.base.join(&format!("v2/_hayloft/{work}"))?;
+        let mut url = self.url(work)?;
         url.query_pairs_mut().extend_pairs(query);
-        let mut request = self.http.post(url);
+        let answer = self.ask(self.http.post(url)).await?;
+        let mut pieces = answer.bytes_stream();
+        let mut line = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.context("the registry broke off")?;
+            for byte in piece {
+                if byte != b'\n' {
+                    line.push(byte);
+                } else {
+                    let event = serde_json::from_slice(&line);
+                    on_event(event.context("the registry told something unknown")?)?;
+                    line.clear();
+                }
+            }
+            if line.len() > MAX_LINE {
+                bail!("the registry tells a line without an end");
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks how something stands.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, what: &str) -> Result<T> {
+        let answer = self.ask(self.http.get(self.url(what)?)).await?;
+        answer
+            .json()
+            .await
+            .context("the registry told something unknown")
+    }
+
+    fn url(&self, path: &str) -> Result<Url> {
+        Ok(self.base.join(&format!("v2/_hayloft/{path}"))?)
+    }
+
+    /// Sends a request, with the login that is stored, and gives an answer that is no refusal.
+    async fn ask(&self, mut request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
         if let Some((name, password)) = self.login().await? {
             request = request.basic_auth(name, Some(password));
         }
@@ -76,24 +116,7 @@ impl Admin {
                 None => bail!("the registry answers {status}"),
             }
         }
-        let mut pieces = answer.bytes_stream();
-        let mut line = Vec::new();
-        while let Some(piece) = pieces.next().await {
-            let piece = piece.context("the registry broke off")?;
-            for byte in piece {
-                if byte != b'\n' {
-                    line.push(byte);
-                } else {
-                    let event = serde_json::from_slice(&line);
-                    on_event(event.context("the registry told something unknown")?)?;
-                    line.clear();
-                }
-            }
-            if line.len() > MAX_LINE {
-                bail!("the registry tells a line without an end");
-            }
-        }
-        Ok(())
+        Ok(answer)
     }
 
     /// `host[:port]`, as logins are stored for it.

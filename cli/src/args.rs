@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
 use crate::args::config::ConfigTask;
+use crate::args::mirror::MirrorTask;
 use crate::args::registry::RegistryOptions;
 use crate::args::runtime::{ModelsArgs, RuntimeArgs};
 use crate::args::storage::{FsckArgs, GcArgs, TargetArgs};
@@ -64,6 +65,11 @@ pub(crate) enum Verb {
     Ps(PsArgs),
     /// Show a model's manifest and GGUF metadata as its registry has them
     Inspect(InspectArgs),
+    /// Look after what a registry mirrors
+    Mirror {
+        #[command(subcommand)]
+        task: MirrorTask,
+    },
     /// Collect what nobody refers to from a registry's storage
     Gc(GcArgs),
     /// Check a registry's storage: everything there, readable, and what it claims to be

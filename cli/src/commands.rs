@@ -5,6 +5,7 @@ mod fsck;
 mod gc;
 mod inspect;
 mod login;
+mod mirror;
 mod models;
 mod pull;
 mod push;
@@ -24,6 +25,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
             None => roles::registry(&args).await,
             Some(RegistryTask::Reindex(target)) => roles::reindex(&target).await,
         },
+        Verb::Mirror { task } => mirror::mirror(&task).await,
         Verb::Gc(args) => gc::gc(&args).await,
         Verb::Fsck(args) => fsck::fsck(&args).await,
         Verb::Agent(args) => roles::agent(&args).await,

@@ -435,6 +435,17 @@ pub enum Error {
         /// What the bytes hash to.
         actual: Box<Digest>,
     },
+    /// The blob of an upstream is a GGUF file that llama.cpp would choke on.
+    #[error(
+        "blob {digest} is not let in, because llama.cpp would choke on it: {reason} (who runs the \
+         registry can let such files in by --gguf-policy)"
+    )]
+    FillRefused {
+        /// The blob.
+        digest: Box<Digest>,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// There is no room for a blob among what is mirrored.
     #[error(
         "blob {digest} of {size} bytes has no room among at most {limit} bytes of mirrored blobs: the others are pinned or in use; raise --mirror-size"
@@ -446,6 +457,12 @@ pub enum Error {
         size: u64,
         /// The limit in bytes.
         limit: u64,
+    },
+    /// A repository that is to be filled is not mirrored.
+    #[error("repository {repository} is not mirrored: no upstream is configured for its name")]
+    NotMirrored {
+        /// The repository.
+        repository: Repository,
     },
     /// A push into a repository that is mirrored.
     #[error(

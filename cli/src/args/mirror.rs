@@ -3,11 +3,45 @@
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, Subcommand};
 use registry::Upstream;
 
+use crate::args::OutputArgs;
 use crate::args::values::{Bound, duration, period, size_or_none, switch};
 use crate::config::upstream;
+
+/// What to do with a registry's mirror.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MirrorTask {
+    /// Show upstreams, their health, and what is on its way in
+    Status(MirrorStatusArgs),
+    /// Bring models in before anybody asks for them
+    Warm(WarmArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MirrorStatusArgs {
+    /// The registry: HOST, HOST:PORT or a URL
+    #[arg(long, value_name = "REGISTRY", default_value = "127.0.0.1:5000")]
+    pub(crate) registry: String,
+    /// Speak plain HTTP to a registry that is not on this machine
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WarmArgs {
+    /// Models in the mirror: HOST[:PORT]/PREFIX/NAME[:TAG]
+    #[arg(value_name = "REFERENCE", required = true)]
+    pub(crate) references: Vec<String>,
+    /// Speak plain HTTP to a registry that is not on this machine
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
 
 /// What is mirrored, and how.
 #[derive(Args, Clone, Debug)]

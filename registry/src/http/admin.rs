@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use artifact::ErrorCode;
+use artifact::{ErrorCode, Repository};
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
 use http::request::Parts;
@@ -23,6 +23,7 @@ use crate::http::query::Query;
 use crate::service::collect::CollectOptions;
 use crate::service::events::{Outlet, Told};
 use crate::service::fsck::FsckOptions;
+use crate::service::manifests::ManifestReference;
 
 /// Events that wait for a slow client; then the work waits too.
 const EVENTS: usize = 64;
@@ -42,11 +43,20 @@ pub(super) async fn dispatch(
     parts: &Parts,
     task: AdminTask,
 ) -> Result<Response, Failure> {
-    if parts.method != Method::POST {
-        return Err(Failure::Method("POST"));
+    let (method, methods) = match task {
+        AdminTask::Mirror => (Method::GET, "GET"),
+        _ => (Method::POST, "POST"),
+    };
+    if parts.method != method {
+        return Err(Failure::Method(methods));
     }
     let query = Query::parse(&parts.uri);
     match task {
+        AdminTask::Mirror => {
+            let status = state.registry.mirror_status().await?;
+            Ok(axum::Json(status).into_response())
+        }
+        AdminTask::Warm => warm(state, &query).await,
         AdminTask::Collect => collect(state, &query).await,
         AdminTask::Fsck => fsck(state, &query).await,
         AdminTask::Reindex => {
@@ -85,6 +95,26 @@ async fn fsck(state: &State, query: &Query) -> Result<Response, Failure> {
     let registry = Arc::clone(&state.registry);
     events(Orphaned::Ends, |outlet| async move {
         registry.fsck(options, &outlet).await.map(drop)
+    })
+    .await
+}
+
+/// `?repository=NAME&reference=TAG-OR-DIGEST`. A fill goes on when the client leaves; the next one
+/// is not begun.
+async fn warm(state: &State, query: &Query) -> Result<Response, Failure> {
+    let part = |name: &str| {
+        let missing = || malformed(format!("{name} is missing"));
+        query.get(name).ok_or_else(missing)
+    };
+    let spelled = part("repository")?;
+    let repository = Repository::parse(&spelled.to_ascii_lowercase()).map_err(Error::Name)?;
+    let reference = ManifestReference::parse(part("reference")?)?;
+    let registry = Arc::clone(&state.registry);
+    if let Some(mirror) = registry.mirror() {
+        mirror.note_spelling(&repository, spelled);
+    }
+    events(Orphaned::Ends, |outlet| async move {
+        registry.warm(&repository, &reference, &outlet).await
     })
     .await
 }

@@ -6,7 +6,7 @@
 //! name is folded here, so that nobody below meets it.
 
 use artifact::reference::InvalidReference;
-use artifact::{Digest, Repository, Tag};
+use artifact::{Digest, Repository};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -49,6 +49,10 @@ pub(crate) enum AdminTask {
     Fsck,
     /// Make the index follow the records.
     Reindex,
+    /// Tell how the mirror stands.
+    Mirror,
+    /// Bring a mirrored model in before anybody asks for it.
+    Warm,
 }
 
 impl Endpoint {
@@ -84,6 +88,8 @@ impl Endpoint {
             ["_hayloft", "collect"] => Some(Ok(Self::Admin(AdminTask::Collect))),
             ["_hayloft", "fsck"] => Some(Ok(Self::Admin(AdminTask::Fsck))),
             ["_hayloft", "reindex"] => Some(Ok(Self::Admin(AdminTask::Reindex))),
+            ["_hayloft", "mirror"] => Some(Ok(Self::Admin(AdminTask::Mirror))),
+            ["_hayloft", "mirror", "warm"] => Some(Ok(Self::Admin(AdminTask::Warm))),
             [name @ .., "_hayloft", "leases", id] => Some(lease(name, id)),
             [name @ .., "_hayloft", "annotations", text] => {
                 Some(with_digest(name, text, Self::Annotations))
@@ -183,14 +189,9 @@ fn with_digest(
     Ok(endpoint(repository, digest))
 }
 
-/// A colon cannot stand in a tag, so it tells a digest.
 fn manifest(name: &[&str], reference: &str) -> Result<Endpoint, Error> {
     let repository = repository(name)?;
-    let reference = if reference.contains(':') {
-        ManifestReference::Digest(Digest::parse(reference).map_err(Error::Digest)?)
-    } else {
-        ManifestReference::Tag(Tag::parse(reference).map_err(Error::Name)?)
-    };
+    let reference = ManifestReference::parse(reference)?;
     Ok(Endpoint::Manifest(repository, reference))
 }
 

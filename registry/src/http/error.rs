@@ -158,7 +158,9 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
         // The specification knows only 400 and 405 for a blob that may not be deleted.
         Error::BlobInUse { .. } => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Denied),
         Error::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
-        Error::RepositoryUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        Error::RepositoryUnknown { .. } | Error::NotMirrored { .. } => {
+            (StatusCode::NOT_FOUND, ErrorCode::NameUnknown)
+        }
         Error::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
         Error::ManifestBlobUnknown { .. } => {
             (StatusCode::NOT_FOUND, ErrorCode::ManifestBlobUnknown)
@@ -188,6 +190,7 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
         Error::Upstream { source } => place_upstream(source),
         Error::Offline { .. } => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
         Error::FillMismatch { .. } => (StatusCode::BAD_GATEWAY, ErrorCode::Unknown),
+        Error::FillRefused { .. } => (StatusCode::FORBIDDEN, ErrorCode::Denied),
         Error::Mirrored { .. } => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
         Error::Closing
         | Error::IndexUnavailable { .. }

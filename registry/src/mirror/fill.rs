@@ -14,14 +14,15 @@ mod schedule;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use artifact::Digest;
 use artifact::client::partial::{ChunkState, PartFile, Progress};
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::service::mirrored::status::FillStatus;
 use files::FillNote;
 use schedule::Schedule;
 
@@ -113,24 +114,19 @@ impl Fill {
         self.completed.load(Ordering::Relaxed)
     }
 
-    /// Bytes that came from upstreams since this process began the fill.
-    pub(crate) fn fetched(&self) -> u64 {
-        self.fetched.load(Ordering::Relaxed)
-    }
-
-    /// How long this process is at it.
-    pub(crate) fn age(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    /// Requests that are reading it now.
-    pub(crate) fn readers(&self) -> usize {
-        self.readers.load(Ordering::Relaxed)
-    }
-
-    /// The phase as it is now.
-    pub(crate) fn phase(&self) -> Phase {
-        self.news.borrow().phase.clone()
+    /// How it stands, for people.
+    pub(crate) fn status(&self) -> FillStatus {
+        let fetched = self.fetched.load(Ordering::Relaxed);
+        let milliseconds = self.began.elapsed().as_millis().max(1);
+        let rate = u128::from(fetched) * 1000 / milliseconds;
+        FillStatus {
+            digest: self.note.digest.to_string(),
+            repository: self.note.repository.clone(),
+            total: self.note.size,
+            completed: self.completed(),
+            rate: u64::try_from(rate).unwrap_or(u64::MAX),
+            readers: self.readers.load(Ordering::Relaxed),
+        }
     }
 
     /// Ends it, for everybody who reads or waits.
@@ -176,6 +172,14 @@ impl Fill {
             // As above.
             let _ = news.changed().await;
         }
+    }
+
+    /// Bytes that can be read. May block.
+    pub(crate) fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut piece = vec![0; length];
+        let read = self.part.read_at(range.start, &mut piece);
+        read.map(|()| Bytes::from(piece)).map_err(Error::fill_file)
     }
 
     fn schedule(&self) -> MutexGuard<'_, Schedule> {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::service::mirrored::status::UpstreamStatus;
 
 /// An upstream that failed is left alone for this long, then for twice as long, and so on.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -35,21 +36,6 @@ struct Health {
     until: Option<Instant>,
     last_error: Option<String>,
     last_success: Option<Timestamp>,
-}
-
-/// How an upstream has been doing, for people.
-#[derive(Clone, Debug)]
-pub(crate) struct Standing {
-    /// Failures in a row; none is healthy.
-    pub(crate) failures: u32,
-    /// It is not asked before this time is over.
-    pub(crate) pause: Duration,
-    /// The last failure, unless it was followed by a success.
-    pub(crate) last_error: Option<String>,
-    /// When it last answered as it should.
-    pub(crate) last_success: Option<Timestamp>,
-    /// Questions about manifests since the start.
-    pub(crate) requests: u64,
 }
 
 impl Upstream {
@@ -127,14 +113,17 @@ impl Upstream {
         health.last_error = Some(client::chain(error));
     }
 
-    /// How it has been doing.
-    pub(crate) fn standing(&self) -> Standing {
+    /// How it has been doing; the caller knows the prefix.
+    pub(crate) fn status(&self, prefix: &str) -> UpstreamStatus {
         let health = self.health().clone();
-        Standing {
+        UpstreamStatus {
+            prefix: prefix.to_owned(),
+            origin: self.at.to_string(),
+            healthy: health.failures == 0,
             failures: health.failures,
-            pause: self.pause(),
+            pause_seconds: self.pause().as_secs(),
             last_error: health.last_error,
-            last_success: health.last_success,
+            last_success: health.last_success.map(|at| at.to_string()),
             requests: self.requests.load(Ordering::Relaxed),
         }
     }

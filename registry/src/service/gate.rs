@@ -159,7 +159,7 @@ impl Gate {
     }
 
     /// Whether nothing is left to be found out.
-    fn is_decided(&self) -> bool {
+    pub(crate) fn is_decided(&self) -> bool {
         matches!(self.state, State::Decided(_))
     }
 }
@@ -306,6 +306,11 @@ impl Registry {
                 Ok(Passed::at_fault(reason))
             }
         }
+    }
+
+    /// What becomes of bad files in a repository.
+    pub(crate) fn gate_policy(&self, repository: &Repository) -> GgufPolicy {
+        self.gates.policy(repository)
     }
 
     /// What is known of a stored blob by its beginning, which is read. `None` when it is gone.

@@ -26,6 +26,26 @@ pub(crate) enum ManifestReference {
     Digest(Digest),
 }
 
+impl ManifestReference {
+    /// Reads a tag or a digest: a colon cannot stand in a tag, so it tells a digest.
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        if text.contains(':') {
+            Digest::parse(text).map(Self::Digest).map_err(Error::Digest)
+        } else {
+            Tag::parse(text).map(Self::Tag).map_err(Error::Name)
+        }
+    }
+}
+
+impl std::fmt::Display for ManifestReference {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tag(tag) => tag.fmt(formatter),
+            Self::Digest(digest) => digest.fmt(formatter),
+        }
+    }
+}
+
 /// A manifest that was found.
 #[derive(Clone, Debug)]
 pub(crate) struct FoundManifest {
@@ -332,9 +352,6 @@ fn checked_digest(new: &NewManifest) -> Result<Digest, Error> {
 pub(super) fn unknown(repository: &Repository, reference: &ManifestReference) -> Error {
     Error::ManifestUnknown {
         repository: repository.clone(),
-        reference: match reference {
-            ManifestReference::Tag(tag) => tag.as_str().to_owned(),
-            ManifestReference::Digest(digest) => digest.to_string(),
-        },
+        reference: reference.to_string(),
     }
 }

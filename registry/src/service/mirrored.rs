@@ -7,6 +7,9 @@ mod blobs;
 mod fill;
 mod manifests;
 mod room;
+pub(crate) mod status;
+mod vet;
+pub(crate) mod warm;
 
 use std::sync::Arc;
 use std::time::Duration;

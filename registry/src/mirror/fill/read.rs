@@ -93,14 +93,10 @@ impl Reader {
         let until = self.ready().await?.min(self.end);
         let length = (until - self.at).min(PIECE_BYTES);
         let (fill, at) = (Arc::clone(&self.fill), self.at);
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-            let read = fill.part.read_at(at, &mut piece);
-            read.map(|()| Bytes::from(piece))
-        });
-        let piece = reading.await.map_err(Error::Task)?;
+        let reading = tokio::task::spawn_blocking(move || fill.read(at..at + length));
+        let piece = reading.await.map_err(Error::Task)??;
         self.at += length;
-        piece.map(Some).map_err(Error::fill_file)
+        Ok(Some(piece))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Blobs of mirrored repositories: here, elsewhere in the storage, on their way, or to be fetched.
 
+use std::sync::Arc;
+
 use artifact::manifest::Descriptor;
 use artifact::{Digest, Manifest};
 
 use crate::error::Error;
-use crate::mirror::fill::FillContent;
+use crate::mirror::fill::{Fill, FillContent};
 use crate::service::blobs::unknown;
 use crate::service::mirrored::Mirrored;
 use crate::store::{BlobContent, OpenBlob};
@@ -40,18 +42,34 @@ impl Mirrored<'_> {
         if let Some(open) = self.open_held(digest).await? {
             return Ok(open);
         }
+        if let Some(fill) = self.begin_fill(digest).await? {
+            return Ok(OpenBlob {
+                size: fill.size(),
+                content: BlobContent::Remote(Box::new(FillContent(fill))),
+            });
+        }
+        let open = self.open_held(digest).await?;
+        open.ok_or_else(|| unknown(self.repository, digest))
+    }
+
+    /// Begins or joins the fill of a blob; `None` when it is here.
+    pub(super) async fn begin_fill(&self, digest: &Digest) -> Result<Option<Arc<Fill>>, Error> {
+        let registry = self.registry;
+        if registry
+            .index
+            .blob(self.repository, digest)
+            .await?
+            .is_some()
+            && registry.blobs.stat(digest).await?.is_some()
+        {
+            return Ok(None);
+        }
         let expected = self.expected(digest).await?;
         // Content that another repository brought here is not fetched again.
         if expected.named.is_some() && self.link_stored(&expected).await? {
-            if let Some(open) = self.open_held(digest).await? {
-                return Ok(open);
-            }
+            return Ok(None);
         }
-        let fill = self.fill(&expected).await?;
-        Ok(OpenBlob {
-            size: fill.size(),
-            content: BlobContent::Remote(Box::new(FillContent(fill))),
-        })
+        self.fill(&expected).await.map(Some)
     }
 
     async fn open_held(&self, digest: &Digest) -> Result<Option<OpenBlob>, Error> {
@@ -67,7 +85,7 @@ impl Mirrored<'_> {
     }
 
     /// Links content that is stored, if it has the right size.
-    async fn link_stored(&self, expected: &Expected) -> Result<bool, Error> {
+    pub(super) async fn link_stored(&self, expected: &Expected) -> Result<bool, Error> {
         let mut lock = self.registry.lock_content(&expected.digest).await?;
         if self.registry.blobs.stat(&expected.digest).await? != Some(expected.size) {
             return Ok(false);

@@ -14,9 +14,11 @@ use crate::error::Error;
 use crate::mirror::fill::files::FillNote;
 use crate::mirror::fill::{Candidate, Fill, Phase, download};
 use crate::service::blobs::unknown;
+use crate::service::gate::Passed;
 use crate::service::mirrored::Mirrored;
 use crate::service::mirrored::blobs::Expected;
 use crate::service::{Registry, detached};
+use crate::store::records::BlobRecord;
 
 /// Tries at one upstream in a row when there is another one to go on at.
 const FEW_ATTEMPTS: usize = 3;
@@ -97,12 +99,31 @@ impl Registry {
                 continue;
             }
             let digest = note.digest;
+            if self.is_filled(&note).await? {
+                let files = mirror.fills.files.clone();
+                let forget = tokio::task::spawn_blocking(move || files.forget(&digest));
+                forget.await.map_err(Error::Task)??;
+                continue;
+            }
             let start = |fill, states| Arc::clone(self).start_fill(fill, states);
             if let Err(error) = mirror.fills.join(note, start).await {
                 tracing::warn!(blob.digest = %digest, error = error.chain(), "a fill cannot go on");
             }
         }
         Ok(())
+    }
+
+    /// Whether the blob of a fill is in the storage, as it is when the registry was killed between
+    /// the two last steps; then the last one is made up for.
+    async fn is_filled(&self, note: &FillNote) -> Result<bool, Error> {
+        let repository = note.repository().ok_or(Error::Closing)?;
+        let mirrored = self.mirrored(&repository).ok_or(Error::Closing)?;
+        let expected = Expected {
+            digest: note.digest,
+            size: note.size,
+            named: None,
+        };
+        mirrored.link_stored(&expected).await
     }
 
     fn start_fill(self: Arc<Self>, fill: Arc<Fill>, states: Vec<ChunkState>) {
@@ -118,7 +139,10 @@ impl Registry {
                 Err(error) => {
                     tracing::warn!(blob.digest = %digest, repository = fill.note().repository, error = error.chain(), "a blob could not be filled");
                     let error = Arc::new(error);
-                    if matches!(*error, Error::FillMismatch { .. }) {
+                    if matches!(
+                        *error,
+                        Error::FillMismatch { .. } | Error::FillRefused { .. }
+                    ) {
                         mirror.fills.note_wrong(digest, Arc::clone(&error));
                     }
                     Phase::Failed(error)
@@ -148,8 +172,21 @@ impl Registry {
             named: mirrored.named(&digest).await?,
         };
         let candidates = mirrored.candidates(&expected).await?;
-        let actual = download(fill, states, candidates, mirror.settings.connections).await?;
+        let connections = mirror.settings.connections;
         let files = mirror.fills.files.clone();
+        let (actual, passed) = match tokio::try_join!(
+            download(fill, states, candidates, connections),
+            mirrored.vet(fill)
+        ) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                if matches!(error, Error::FillRefused { .. }) {
+                    let forget = tokio::task::spawn_blocking(move || files.forget(&digest));
+                    forget.await.map_err(Error::Task)??;
+                }
+                return Err(error);
+            }
+        };
         if actual != digest {
             let quarantine = tokio::task::spawn_blocking(move || files.quarantine(&digest));
             quarantine.await.map_err(Error::Task)??;
@@ -160,7 +197,7 @@ impl Registry {
         }
         let (registry, fill) = (Arc::clone(self), Arc::clone(fill));
         let owner = repository.clone();
-        detached(async move { registry.adopt_fill(&fill, &owner).await }).await?;
+        detached(async move { registry.adopt_fill(&fill, &owner, passed).await }).await?;
         tracing::info!(
             blob.digest = %digest,
             bytes = expected.size,
@@ -171,7 +208,12 @@ impl Registry {
     }
 
     /// Makes the verified bytes of a fill a blob, and links it.
-    async fn adopt_fill(&self, fill: &Fill, repository: &Repository) -> Result<(), Error> {
+    async fn adopt_fill(
+        &self,
+        fill: &Fill,
+        repository: &Repository,
+        passed: Passed,
+    ) -> Result<(), Error> {
         let mirror = self.mirror().ok_or(Error::Closing)?;
         let (digest, size) = (fill.digest(), fill.size());
         let files = mirror.fills.files.clone();
@@ -180,7 +222,8 @@ impl Registry {
         if !self.blobs.adopt(&digest, &part).await? {
             self.upload_fill(repository, &digest, &part).await?;
         }
-        self.link_blob(lock.as_mut(), repository, &digest, size)
+        let record = BlobRecord::new(size).annotated(passed.annotations);
+        self.link_record(lock.as_mut(), repository, &digest, record)
             .await?;
         let forget = tokio::task::spawn_blocking(move || files.forget(&digest));
         forget.await.map_err(Error::Task)?

@@ -51,7 +51,7 @@ impl Mirrored<'_> {
             return Err(unknown(self.repository, reference));
         }
         if settings.offline {
-            return Err(self.offline(shown(reference)));
+            return Err(self.offline(reference));
         }
         match self.ask(reference, None).await.map_err(Error::Shared)? {
             Asked::Here => self.registry.find_held(self.repository, reference).await,
@@ -154,7 +154,7 @@ impl Mirrored<'_> {
             return Ok(Asked::Absent);
         };
         let reason = failure.chain();
-        tracing::warn!(repository = %self.repository, reference = shown(&reference), error = reason, "no upstream answers");
+        tracing::warn!(repository = %self.repository, %reference, error = reason, "no upstream answers");
         self.mirror.freshness.note(name, Seen::Failed { reason });
         Err(failure)
     }
@@ -249,13 +249,6 @@ impl Registry {
 /// Whether an upstream that says this is well, and has no such manifest.
 fn is_about_this(error: &client::Error) -> bool {
     error.is_absent() || matches!(error, client::Error::Unsupported { .. })
-}
-
-fn shown(reference: &ManifestReference) -> String {
-    match reference {
-        ManifestReference::Tag(tag) => tag.as_str().to_owned(),
-        ManifestReference::Digest(digest) => digest.to_string(),
-    }
 }
 
 /// Served as it was, because nobody could be asked.

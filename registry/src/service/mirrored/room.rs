@@ -101,6 +101,16 @@ impl Registry {
         Ok(held.saturating_add(coming) <= limit)
     }
 
+    /// Counts the bytes of all mirrored blobs.
+    pub(super) async fn count_mirrored(&self) -> Result<u64, Error> {
+        let held = self.mirrored_blobs().await?;
+        let bytes = held.iter().map(|blob| blob.size).sum();
+        if let Some(mirror) = self.mirror() {
+            mirror.usage.set_held(bytes);
+        }
+        Ok(bytes)
+    }
+
     /// Everything that mirrored repositories hold, each content once.
     async fn mirrored_blobs(&self) -> Result<Vec<Held>, Error> {
         let mut blobs: HashMap<Digest, Held> = HashMap::new();

@@ -55,6 +55,9 @@ has_certificates() { [ -s /etc/ssl/certs/ca-certificates.crt ]; }
 # Debian keeps the server's programs out of PATH.
 has_postgres() { command -v postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres'; }
 
+# The build that can intercept TLS; Debian keeps it out of PATH.
+has_squid() { [ -x /usr/sbin/squid ] && [ -x /usr/lib/squid/security_file_certgen ]; }
+
 # Debian splits venv's pip out of Python itself.
 has_venv() { python3 -c 'import ensurepip, venv'; }
 
@@ -83,6 +86,9 @@ choose_packages() {
     want util-linux has_command unshare
     want mount has_command mount
     want bsdutils has_command script
+    want openssl has_command openssl
+    want squid-openssl has_squid
+    want microsocks has_command microsocks
     if [ "$level" = peers ]; then
       want podman has_command podman
       want docker.io has_command dockerd
@@ -132,6 +138,9 @@ install_packages() {
   # Likewise: the tests start servers of their own.
   if [[ " ${missing[*]} " == *" postgresql "* ]] && [ -d /run/systemd/system ]; then
     as_root systemctl disable --now postgresql
+  fi
+  if [[ " ${missing[*]} " == *" squid-openssl "* ]] && [ -d /run/systemd/system ]; then
+    as_root systemctl disable --now squid
   fi
 }
 

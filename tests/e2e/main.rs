@@ -13,6 +13,8 @@ mod cli;
 mod config;
 mod main_path;
 mod mirror_fill;
+mod mirror_peers;
+mod mirror_proxy;
 mod mirror_support;
 mod registry_access;
 mod registry_bucket;

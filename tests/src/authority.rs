@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// The authority, and the file that its clients must know.
 #[derive(Debug)]
@@ -27,7 +27,17 @@ impl Authority {
     /// When the keys cannot be made.
     #[must_use]
     pub fn new() -> Self {
+        Self::named("Test Authority")
+    }
+
+    /// One with this common name.
+    ///
+    /// # Panics
+    /// When the keys cannot be made.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
@@ -48,14 +58,33 @@ impl Authority {
         self.folder.path()
     }
 
+    /// Certificate and key of the authority itself, for a proxy that signs by it.
+    #[must_use]
+    pub fn pair(&self) -> Pair {
+        Pair {
+            certificate: self.issuer.pem(),
+            key: self.issuer.key().serialize_pem(),
+        }
+    }
+
     /// A certificate for this machine's own names.
     ///
     /// # Panics
     /// When it cannot be made.
     #[must_use]
     pub fn issue(&self) -> Pair {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let params = CertificateParams::new(names).expect("parameters");
+        self.issue_from(&["localhost", "127.0.0.1"], 2000)
+    }
+
+    /// A certificate for these names, good from the beginning of that year on.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn issue_from(&self, names: &[&str], year: i32) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("parameters");
+        params.not_before = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Pair {

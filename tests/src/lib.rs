@@ -4,7 +4,7 @@
 //! [`upstream`] is an origin with faults on demand, [`hub`] stands in for the Ollama library and for
 //! Hugging Face, [`CuttingProxy`] breaks connections off,
 //! [`S3Server`] is a bucket, [`FaultProxy`] makes one misbehave, [`SmallDisk`] is soon full,
-//! [`Authority`] issues certificates, [`Postgres`] is a database server, [`Balancer`] stands before
+//! [`Squid`] and [`Socks`] are proxies, [`Authority`] issues certificates, [`Postgres`] is a database server, [`Balancer`] stands before
 //! replicas, [`fixture`] finds the bundled model.
 
 #![allow(
@@ -27,6 +27,8 @@ pub mod s3;
 mod server;
 
 mod small_disk;
+mod socks;
+pub mod squid;
 mod terminal;
 pub mod upstream;
 mod wire;
@@ -44,6 +46,8 @@ pub use postgres::Postgres;
 pub use s3::S3Server;
 pub use server::{Builder, Server};
 pub use small_disk::SmallDisk;
+pub use socks::Socks;
+pub use squid::Squid;
 pub use terminal::Terminal;
 
 /// A folder of its own for one test, removed when dropped.

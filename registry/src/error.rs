@@ -14,6 +14,7 @@ use artifact::reference::InvalidReference;
 use artifact::{Digest, Repository};
 use uuid::Uuid;
 
+use crate::service::hub::Refusal;
 use crate::service::retention::InvalidRule;
 
 /// Why an operation of the registry failed.
@@ -474,6 +475,9 @@ pub enum Error {
         /// Where it comes from.
         upstream: String,
     },
+    /// A request of Hugging Face's protocol cannot be answered.
+    #[error(transparent)]
+    Hub(#[from] Refusal),
     /// The registry is shutting down.
     #[error("the registry is shutting down: try again when it is back")]
     Closing,

@@ -11,6 +11,7 @@ mod endpoint;
 mod error;
 pub(crate) mod front;
 mod health;
+mod hub;
 mod incoming;
 mod leases;
 mod listings;
@@ -109,6 +110,7 @@ fn router(state: State) -> Router {
         .route("/v2", any(api))
         .route("/v2/", any(api))
         .route("/v2/{*path}", any(api))
+        .merge(hub::routes())
         .merge(health::routes())
         .fallback(|| async { Failure::NoSuchPath.into_response() })
         .layer(middleware::from_fn_with_state(metrics, metrics::observe))

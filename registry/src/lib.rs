@@ -31,6 +31,7 @@ pub use service::collect::CollectOptions;
 pub use service::collect::report::{CollectEvent, CollectSummary, Collectable, Reason, Stay};
 pub use service::fsck::FsckOptions;
 pub use service::fsck::report::{Finding, FsckEvent, FsckSummary};
+pub use service::hub::Refusal as HubRefusal;
 pub use service::mirrored::status::{FillStatus, MirrorStatus, UpstreamStatus};
 pub use service::mirrored::warm::WarmEvent;
 pub use service::reindex::ReindexEvent;

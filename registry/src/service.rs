@@ -8,6 +8,7 @@ mod embedded;
 pub(crate) mod events;
 pub(crate) mod fsck;
 pub(crate) mod gate;
+pub(crate) mod hub;
 pub(crate) mod leases;
 mod manifest_cache;
 pub(crate) mod manifests;
@@ -29,6 +30,7 @@ use crate::mirror::Mirror;
 use crate::service::collect::Collector;
 use crate::service::dialects::Dialects;
 use crate::service::gate::Gates;
+use crate::service::hub::memory::HubMemory;
 use crate::service::manifest_cache::ManifestCache;
 use crate::store::key::RecordKey;
 use crate::store::records::{ManifestRecord, Records};
@@ -75,6 +77,9 @@ pub(crate) struct Registry {
     manifest_cache: ManifestCache,
     dialects: Dialects,
     mirror: Option<Arc<Mirror>>,
+    hub_memory: HubMemory,
+    /// Held while a commit is made, so that none undoes another.
+    hub_turn: tokio::sync::Mutex<()>,
     /// Records whose change failed half-way, until they are settled.
     leftover: Mutex<BTreeSet<RecordKey>>,
     /// Rung when something was added there.
@@ -104,6 +109,8 @@ impl Registry {
             manifest_cache: ManifestCache::default(),
             dialects: Dialects::default(),
             mirror: None,
+            hub_memory: HubMemory::default(),
+            hub_turn: tokio::sync::Mutex::default(),
             leftover: Mutex::default(),
             settling: Notify::new(),
             is_open: RwLock::new(true),

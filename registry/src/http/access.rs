@@ -7,6 +7,7 @@
 
 mod basic;
 pub(crate) mod htpasswd;
+mod hub_token;
 mod proven;
 
 use std::fmt::Debug;

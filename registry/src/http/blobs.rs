@@ -29,8 +29,26 @@ pub(super) async fn get(
     repository: Repository,
     digest: Digest,
 ) -> Result<Response, Failure> {
-    let headers = &parts.headers;
     let etag = format!("\"{digest}\"");
+    let mut response = get_tagged(state, parts, repository.clone(), digest, &etag).await?;
+    if response.status() == StatusCode::OK {
+        // Ollama reads Location from a plain 200 and then fetches ranges of that address.
+        let place = passes::place(state, parts, identity, &repository, &digest);
+        insert(&mut response, header::LOCATION, &place);
+    }
+    Ok(response)
+}
+
+/// The same without an address for later, for clients that know the content by this `etag`, which
+/// the caller has to put into the answer.
+pub(super) async fn get_tagged(
+    state: &State,
+    parts: &Parts,
+    repository: Repository,
+    digest: Digest,
+    etag: &str,
+) -> Result<Response, Failure> {
+    let headers = &parts.headers;
     let known = header_text(headers, &header::IF_NONE_MATCH);
     if known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag)) {
         state.registry.blob_size(&repository, &digest).await?;
@@ -45,9 +63,6 @@ pub(super) async fn get(
         Requested::Whole => {
             let size = blob.size;
             let mut response = described(StatusCode::OK, &digest, Some(size));
-            // Ollama reads Location from a plain 200 and then fetches ranges of that address.
-            let place = passes::place(state, parts, identity, &repository, &digest);
-            insert(&mut response, header::LOCATION, &place);
             *response.body_mut() = content(blob, 0, size).await?;
             Ok(response)
         }

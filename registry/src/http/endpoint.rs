@@ -109,6 +109,11 @@ impl Endpoint {
 
 /// One segment, percent-decoded once; `None` when that gives a slash, a zero byte or no UTF-8.
 fn decode_segment(segment: &str) -> Option<String> {
+    decode(segment).filter(|decoded| !decoded.contains(['/', '\0']))
+}
+
+/// Percent-decoded once; `None` when that gives no UTF-8.
+pub(super) fn decode(segment: &str) -> Option<String> {
     if !segment.contains('%') {
         return Some(segment.to_owned());
     }
@@ -126,8 +131,7 @@ fn decode_segment(segment: &str) -> Option<String> {
             at += 1;
         }
     }
-    let decoded = String::from_utf8(decoded).ok()?;
-    (!decoded.contains(['/', '\0'])).then_some(decoded)
+    String::from_utf8(decoded).ok()
 }
 
 /// No name that needs such an encoding is valid, whatever endpoint it stands in.

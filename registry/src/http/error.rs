@@ -168,6 +168,8 @@ fn place(error: &Error) -> (StatusCode, ErrorCode) {
         Error::DescriptorSize { .. } | Error::ChunkLength { .. } => {
             (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid)
         }
+        // These have their own words in Hugging Face's protocol (`http/hub/failure.rs`).
+        Error::Hub(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
         Error::UploadUnknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
         Error::OutOfOrder { .. } => (
             StatusCode::RANGE_NOT_SATISFIABLE,
@@ -245,7 +247,7 @@ fn status_of(error: &Error) -> StatusCode {
 
 /// What the caller is told. Paths and causes are for the log; of what is not their doing they
 /// learn no more than that.
-fn told(error: &Error) -> String {
+pub(super) fn told(error: &Error) -> String {
     match error {
         Error::Shared(error) => told(error),
         Error::Object { .. } | Error::ObjectDenied { .. } => {

@@ -15,7 +15,7 @@ use crate::http::dialects;
 use crate::http::error::Failure;
 use crate::http::incoming::Incoming;
 use crate::http::query::Query;
-use crate::http::{CONTENT_DIGEST, State, header_text, insert, warn};
+use crate::http::{CONTENT_DIGEST, State, header_text, hub, insert, warn};
 use crate::service::manifests::{FoundManifest, ManifestReference, NewManifest};
 
 /// Tells the client that the registry has seen to the subject.
@@ -31,6 +31,11 @@ pub(super) async fn dispatch(
     reference: ManifestReference,
     body: Incoming,
 ) -> Result<Response, Failure> {
+    if let (&Method::GET, ManifestReference::Tag(tag)) = (&parts.method, &reference)
+        && let Some(answer) = hub::of_llama(state, parts, &repository, tag).await
+    {
+        return Ok(answer);
+    }
     match parts.method {
         Method::GET => get(state, parts, &repository, &reference).await,
         Method::HEAD => {

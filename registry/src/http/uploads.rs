@@ -173,13 +173,13 @@ async fn begin(
 }
 
 /// Receives the rest and commits. A session that only this request knows is cancelled on failure.
-async fn finish(
+pub(super) async fn finish(
     state: &State,
     repository: &Repository,
     id: Uuid,
     range: Option<ChunkRange>,
     digest: Digest,
-    mut body: Incoming,
+    mut body: impl Body,
     is_private: bool,
 ) -> Result<Response, Failure> {
     let registry = &state.registry;
@@ -288,7 +288,7 @@ fn may_mount(state: &State, identity: &Identity, source: Option<&Repository>) ->
 }
 
 /// Takes in what the client is still sending, within limits.
-async fn drain(body: &mut impl Body) {
+pub(super) async fn drain(body: &mut impl Body) {
     let reading = async {
         let mut taken = 0;
         while let Some(Ok(piece)) = body.next().await {

@@ -44,6 +44,8 @@ label! {
         Tags = "tags",
         /// `/v2/<name>/referrers/<digest>`
         Referrers = "referrers",
+        /// Hugging Face's protocol, `/hf/` and below
+        Hub = "hub",
         /// Paths of our own, below `_hayloft`
         Own = "hayloft",
         /// `/healthz`, `/readyz`, `/metrics`

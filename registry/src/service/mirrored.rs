@@ -63,7 +63,7 @@ impl Registry {
     }
 
     /// What comes from an upstream is not for clients to change.
-    pub(super) fn refuse_if_mirrored(&self, repository: &Repository) -> Result<(), Error> {
+    pub(crate) fn refuse_if_mirrored(&self, repository: &Repository) -> Result<(), Error> {
         let Some(mirrored) = self.mirrored(repository) else {
             return Ok(());
         };

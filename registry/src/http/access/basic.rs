@@ -5,6 +5,8 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderValue, header};
 
+use crate::http::access::hub_token;
+
 /// Longest password that is looked at, in bytes; bcrypt reads the first 72.
 const MAX_PASSWORD: usize = 1024;
 
@@ -41,6 +43,9 @@ pub(super) fn read(headers: &HeaderMap) -> Sent {
 
 fn login(value: &HeaderValue) -> Option<(String, String)> {
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return hub_token::login(encoded).filter(|(_, password)| password.len() <= MAX_PASSWORD);
+    }
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
@@ -75,6 +80,7 @@ mod tests {
         assert!(sent("basic YTpiOmM=") == login("a", "b:c"));
         assert!(sent("BASIC YTpiOmM") == login("a", "b:c"));
         assert!(sent("Basic YTo=") == login("a", ""));
+        assert!(sent("Bearer hf_613a62") == login("a", "b"));
         for bad in [
             "Basic",
             "Basic ",

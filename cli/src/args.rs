@@ -10,6 +10,7 @@ pub(crate) mod values;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use artifact::dialect::Dialect;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
@@ -70,6 +71,8 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         task: MirrorTask,
     },
+    /// Give a model in a registry another name, or write it in another dialect
+    Tag(TagArgs),
     /// Collect what nobody refers to from a registry's storage
     Gc(GcArgs),
     /// Check a registry's storage: everything there, readable, and what it claims to be
@@ -338,6 +341,47 @@ pub(crate) struct RunArgs {
 pub(crate) struct PsArgs {
     #[command(flatten)]
     pub(crate) runtime: RuntimeUrlArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Which dialect of a model's manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// CNCF ModelPack, as push writes it
+    Modelpack,
+    /// Ollama's
+    Ollama,
+    /// Docker Model Runner's
+    Docker,
+}
+
+impl Form {
+    /// The dialect.
+    pub(crate) fn dialect(self) -> Dialect {
+        match self {
+            Self::Modelpack => Dialect::ModelPack,
+            Self::Ollama => Dialect::Ollama,
+            Self::Docker => Dialect::Docker,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TagArgs {
+    /// What is there already
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Its new name: a tag, or HOST[:PORT]/NAMESPACE/NAME:TAG in the same registry [default: the source
+    /// itself, written in another dialect]
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// Write the model in this dialect [default: as it is]
+    #[arg(long = "as", value_name = "DIALECT", value_enum)]
+    pub(crate) form: Option<Form>,
+    /// Speak plain HTTP to a registry that is not on this machine
+    #[arg(long)]
+    pub(crate) plain_http: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -11,6 +11,7 @@ mod pull;
 mod push;
 mod roles;
 mod run;
+mod tag;
 
 use anyhow::Result;
 use clap::CommandFactory;
@@ -38,6 +39,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Verb::Run(args) => run::run(args).await,
         Verb::Ps(args) => models::ps(&args).await,
         Verb::Inspect(args) => inspect::inspect(&args).await,
+        Verb::Tag(args) => tag::tag(&args).await,
         Verb::Config { task } => config::config(&task, cli.config.as_deref()),
         Verb::Login(args) => login::login(&args).await,
         Verb::Logout(args) => login::logout(&args),

@@ -14,6 +14,7 @@ mod login_file;
 mod node;
 mod package;
 mod progress;
+mod remote;
 mod report;
 mod runtime_client;
 mod telemetry;

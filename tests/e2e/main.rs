@@ -54,5 +54,6 @@ mod registry_support;
 mod registry_tls;
 mod runtime_clients;
 mod runtime_pull;
+mod tag;
 mod tidy;
 mod traces;

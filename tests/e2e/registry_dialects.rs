@@ -23,7 +23,7 @@ pub(crate) fn as_ollama(request: RequestBuilder) -> RequestBuilder {
         .header("user-agent", OLLAMA)
 }
 
-fn as_docker(request: RequestBuilder) -> RequestBuilder {
+pub(crate) fn as_docker(request: RequestBuilder) -> RequestBuilder {
     request
         .header("accept", DOCKER_ACCEPT)
         .header("user-agent", DOCKER_AGENT)
@@ -77,7 +77,7 @@ async fn text(api: &Api, repository: &str, manifest: &Value, media_type: &str) -
     blob.text().await.unwrap()
 }
 
-const MODELFILE: &str = "FROM ./hay-tiny.gguf\nTEMPLATE {{ .Prompt }}\nSYSTEM Be brief.\n\
+pub(crate) const MODELFILE: &str = "FROM ./hay-tiny.gguf\nTEMPLATE {{ .Prompt }}\nSYSTEM Be brief.\n\
     PARAMETER temperature 0\nPARAMETER num_ctx 2048\nMESSAGE user Hello\nLICENSE Apache-2.0\n";
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod annotations;
 mod auth;
+mod copy;
 mod lease;
 mod listing;
 mod manifest;
@@ -137,12 +138,36 @@ impl RegistryClient {
     /// # Errors
     /// [`Error::Denied`], [`Error::Status`] with what the registry said, and those of any request.
     pub async fn put_manifest(&self, raw: &[u8], media_type: &str) -> Result<(), Error> {
+        let selector = self.reference.manifest_selector();
+        self.put_manifest_at(&selector, raw, media_type).await
+    }
+
+    /// Stores a manifest under its digest alone.
+    ///
+    /// # Errors
+    /// As [`RegistryClient::put_manifest`].
+    pub async fn put_manifest_by_digest(
+        &self,
+        digest: &Digest,
+        raw: &[u8],
+        media_type: &str,
+    ) -> Result<(), Error> {
+        self.put_manifest_at(&digest.to_string(), raw, media_type)
+            .await
+    }
+
+    async fn put_manifest_at(
+        &self,
+        selector: &str,
+        raw: &[u8],
+        media_type: &str,
+    ) -> Result<(), Error> {
         let content_type = HeaderValue::from_str(media_type).map_err(|_| Error::Header {
             url: self.base.to_string(),
             header: "Content-Type",
             value: media_type.to_owned(),
         })?;
-        let url = self.url(&format!("manifests/{}", self.reference.manifest_selector()))?;
+        let url = self.url(&format!("manifests/{selector}"))?;
         let body = bytes::Bytes::copy_from_slice(raw);
         let answer = self
             .send(Operation::Push, || {

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use artifact::Reference;
-use artifact::client::fetch::Mode;
-use artifact::client::{BlobSource, RegistryClient, RegistryOptions, RetryPolicy, Transport};
+use artifact::client::{RegistryClient, RegistryOptions, Transport};
 use artifact::dialect::{self, Role};
 use artifact::gguf::{self, Header};
 use artifact::manifest::Descriptor;
@@ -16,10 +15,8 @@ use artifact::manifest::Descriptor;
 use crate::args::{InspectArgs, Output};
 use crate::endpoint;
 use crate::listing::print_json;
+use crate::remote::read_header;
 use described::Description;
-
-/// Bytes of a GGUF file asked for first; tokenizers take up to about 11 MiB.
-const FIRST_BYTES: u64 = 1024 * 1024;
 
 /// What is known of a model's weights.
 #[derive(Debug, Default)]
@@ -87,37 +84,4 @@ async fn known_of(
         annotations,
         header,
     })
-}
-
-/// Reads as much of the blob's beginning as its header needs.
-async fn read_header(registry: &RegistryClient, layer: &Descriptor) -> Result<Header> {
-    let source = BlobSource::new(
-        registry.clone(),
-        layer.digest,
-        layer.size,
-        RetryPolicy::default(),
-    );
-    let mut start = Vec::new();
-    let mut wanted = FIRST_BYTES;
-    loop {
-        let mut reader = source.reader(start.len() as u64..wanted.min(layer.size), Mode::Ranges);
-        while let Some((_, bytes)) = reader
-            .next()
-            .await
-            .with_context(|| format!("reading the start of {}", layer.digest))?
-        {
-            start.extend_from_slice(&bytes);
-        }
-        match Header::parse(&start, Some(layer.size)) {
-            Ok(header) => return Ok(header),
-            Err(gguf::Error::Truncated { .. })
-                if wanted < layer.size && wanted < gguf::MAX_HEADER_BYTES =>
-            {
-                wanted = (wanted * 4).min(gguf::MAX_HEADER_BYTES);
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("{} is not a GGUF file", layer.digest));
-            }
-        }
-    }
 }

@@ -154,7 +154,7 @@ impl RegistryClient {
         }
     }
 
-    fn unasked(&self, status: StatusCode) -> Error {
+    pub(super) fn unasked(&self, status: StatusCode) -> Error {
         Error::Status {
             url: self.base.to_string(),
             status,

@@ -15,7 +15,7 @@ fn skopeo(arguments: &[&str]) -> String {
 }
 
 /// An image of one layer as skopeo's `dir:` transport keeps it.
-fn image_folder(folder: &Path, layer: &[u8]) {
+pub(crate) fn image_folder(folder: &Path, layer: &[u8]) {
     let config =
         br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
     let config_digest = Digest::sha256(config);

@@ -1,14 +1,17 @@
 //! The GGUF gate from outside: what llama.cpp would choke on is refused while it comes in, and
 //! when a manifest calls it weights; everything else passes untouched.
 
+use std::process::Command;
+
 use artifact::Digest;
 use artifact::gguf::Value as Kv;
 use artifact::gguf::builder::GgufBuilder;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use tests::upstream::noise;
-use tests::{Server, hayloft, scratch};
+use tests::{Server, hayloft, run, scratch};
 
+use crate::registry_clients::image_folder;
 use crate::registry_support::{Api, OCI_MANIFEST, descriptor, fed_body, header};
 
 const OLLAMA_MODEL: &str = "application/vnd.ollama.image.model";
@@ -229,6 +232,33 @@ async fn what_is_no_gguf_file_passes_untouched() {
     other["layers"][0]["annotations"] = json!({"org.cncf.model.filepath": "model.safetensors"});
     let put = api.put_manifest("a", "1", &other).await;
     assert_eq!(put.status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn skopeo_is_told_why_a_layer_is_refused() {
+    let api = Api::start();
+    for (layer, comes) in [(good(), true), (unsound(), false)] {
+        let folder = scratch();
+        image_folder(folder.path(), &layer);
+        let from = format!("dir:{}", folder.path().display());
+        let to = format!("docker://{}/a:1", api.server.address());
+        // As it is: skopeo would compress a layer on its way.
+        let copy = [
+            "copy",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            "--retry-times=0",
+            &from,
+            &to,
+        ];
+        let copied = run(Command::new("skopeo").args(copy));
+        if comes {
+            let _ = copied.succeeded();
+        } else {
+            let said = copied.failed();
+            assert!(said.contains("7 heads"), "{said}");
+        }
+    }
 }
 
 #[tokio::test]

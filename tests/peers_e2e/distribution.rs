@@ -9,7 +9,7 @@ use crate::crane::push_small_image;
 use crate::peer::{self, PeerServer, output};
 
 /// A distribution registry with its data below `folder`.
-fn distribution(folder: &Path) -> PeerServer {
+pub(crate) fn distribution(folder: &Path) -> PeerServer {
     let config = folder.join("distribution.yml");
     let data = folder.join("distribution");
     std::fs::write(

@@ -7,7 +7,7 @@ use tests::{Server, run, scratch};
 
 use crate::peer::{self, output};
 
-fn helm(home: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn helm(home: &Path, arguments: &[&str]) -> Command {
     let mut command = peer::command("helm", home);
     command
         .env("HELM_CACHE_HOME", home.join("cache"))
@@ -18,7 +18,7 @@ fn helm(home: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Writes a chart of one template and packs it; gives the archive's path.
-fn package_chart(home: &Path) -> String {
+pub(crate) fn package_chart(home: &Path) -> String {
     let chart = home.join("tiny");
     std::fs::create_dir_all(chart.join("templates")).unwrap();
     std::fs::write(

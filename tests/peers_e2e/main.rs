@@ -10,6 +10,7 @@ mod crane;
 mod distribution;
 mod helm;
 mod logins;
+mod mirror_clients;
 mod ollama;
 mod oras;
 mod peer;

@@ -135,7 +135,7 @@ async fn stock_ollama_lists_the_cached_model_and_gives_the_same_answers() {
 }
 
 /// A stock Ollama with an empty store of its own.
-fn ollama_with_own_store(home: &Path) -> PeerServer {
+pub(crate) fn ollama_with_own_store(home: &Path) -> PeerServer {
     let mut command = peer::command("ollama", home);
     command
         .arg("serve")
@@ -145,7 +145,7 @@ fn ollama_with_own_store(home: &Path) -> PeerServer {
 }
 
 /// Its command line, speaking to that server.
-fn ollama_client(home: &Path, server: &PeerServer, arguments: &[&str]) -> String {
+pub(crate) fn ollama_client(home: &Path, server: &PeerServer, arguments: &[&str]) -> String {
     let mut command = peer::command("ollama", home);
     peer::output(command.env("OLLAMA_HOST", server.address()).args(arguments))
 }

@@ -20,6 +20,7 @@ mod hub_support;
 mod hub_upload;
 mod main_path;
 mod mirror_fill;
+mod mirror_gate;
 mod mirror_peers;
 mod mirror_proxy;
 mod mirror_support;

@@ -34,11 +34,6 @@ const PARSED_AT_ONCE: usize = 256 * 1024;
 /// What is known of a blob by its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The header goes on: ask again with at least so many bytes.
-    Pending {
-        /// A lower bound for the length of the beginning.
-        needed: u64,
-    },
     /// It is no GGUF file.
     NotGguf,
     /// A GGUF file that llama.cpp would take.
@@ -86,26 +81,6 @@ impl Gate {
         }
     }
 
-    /// What the first bytes of a blob of `size` bytes say of it: for content that is kept while it
-    /// comes in, such as a fill.
-    pub(crate) fn check_prefix(prefix: &[u8], size: u64) -> Verdict {
-        if size < START as u64 {
-            return Verdict::NotGguf;
-        }
-        if prefix.len() < START {
-            let needed = START as u64;
-            return Verdict::Pending { needed };
-        }
-        if !begins_as_gguf(prefix) {
-            return Verdict::NotGguf;
-        }
-        match Header::parse(prefix, Some(size)) {
-            Ok(header) => judged(&header),
-            Err(gguf::Error::Truncated { needed, .. }) => Verdict::Pending { needed },
-            Err(error) => Verdict::Refused(error.to_string()),
-        }
-    }
-
     /// Takes the next bytes; gives the reason once the blob is found to be bad.
     pub(crate) async fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.seen += bytes.len() as u64;
@@ -146,7 +121,7 @@ impl Gate {
         }
     }
 
-    /// The blob has ended: what it is, never [`Verdict::Pending`].
+    /// The blob has ended: what it is.
     pub(crate) fn finish(self, size: u64) -> Verdict {
         match self.state {
             State::Start(_) => Verdict::NotGguf,
@@ -288,7 +263,7 @@ impl Registry {
     ) -> Result<Passed, Error> {
         let verdict = gate.map_or(Verdict::NotGguf, |gate| gate.finish(size));
         let reason = match verdict {
-            Verdict::Pending { .. } | Verdict::NotGguf => return Ok(Passed::default()),
+            Verdict::NotGguf => return Ok(Passed::default()),
             Verdict::Good(facts) => {
                 let annotations = facts.annotations;
                 return Ok(Passed {

@@ -56,29 +56,17 @@ async fn what_only_begins_like_a_gguf_file_passes() {
     ];
     for text in texts {
         assert_eq!(verdict(text, 3).await, Verdict::NotGguf, "{text:?}");
-        let whole = Gate::check_prefix(text, text.len() as u64);
-        assert_eq!(whole, Verdict::NotGguf, "{text:?}");
     }
 }
 
-#[test]
-fn a_beginning_is_judged_or_more_of_it_is_asked_for() {
+#[tokio::test]
+async fn where_the_size_is_known_a_cut_off_file_shows_with_its_header() {
     let file = tiny();
     let size = file.len() as u64;
-    let mut have = 0;
-    let mut rounds = 0;
-    let last = loop {
-        match Gate::check_prefix(&file[..have], size) {
-            Verdict::Pending { needed } => have = usize::try_from(needed).unwrap(),
-            other => break other,
-        }
-        rounds += 1;
-        assert!(rounds < 1000);
-    };
-    assert!(matches!(last, Verdict::Good(_)), "{last:?}");
-    // The size is known before the rest has come.
-    let cut = Gate::check_prefix(&file, size - 1);
-    assert!(is_refused(&cut, "cut off"), "{cut:?}");
+    let mut gate = Gate::new(Some(size - 1));
+    let header = &file[..file.len() - 600];
+    let refused = gate.push(header).await.unwrap_err();
+    assert!(refused.contains("cut off"), "{refused}");
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ impl Registry {
             return Ok(Some(record.annotations));
         }
         let found = match self.look_at_blob(digest).await? {
-            None | Some(Verdict::Pending { .. }) => return Ok(None),
+            None => return Ok(None),
             Some(Verdict::Good(facts)) => facts.annotations,
             Some(Verdict::Refused(reason)) => Passed::at_fault(reason).annotations,
             Some(Verdict::NotGguf) => {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialect::Role;
 use crate::digest::Digest;
+use crate::name::ModelName;
 use crate::reference::Reference;
 
 /// Path of `ensure`.
@@ -33,6 +34,21 @@ pub struct EnsureRequest {
     /// Speak plain HTTP to the registry. Loopback hosts are always spoken to in plain HTTP.
     #[serde(default)]
     pub plain_http: bool,
+    /// The model as it was called, where that says more than the reference: upper case that an
+    /// origin knows, or a bare name, which the agent looks for where it is configured to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl From<&ModelName> for EnsureRequest {
+    fn from(name: &ModelName) -> Self {
+        let is_plain = name.reference().to_string() == name.as_str();
+        Self {
+            reference: name.reference().clone(),
+            plain_http: false,
+            name: (!is_plain).then(|| name.as_str().to_owned()),
+        }
+    }
 }
 
 /// Progress of a pull: one JSON object a line.

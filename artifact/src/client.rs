@@ -19,6 +19,7 @@ pub mod partial;
 pub mod push;
 pub mod registry;
 pub mod retry;
+pub mod sources;
 pub mod transport;
 
 pub use agent::{AgentClient, DEFAULT_AGENT};
@@ -29,4 +30,5 @@ pub use origin::{Answer, Found, InvalidOrigin, Known, Origin, OriginKind, Origin
 pub use push::{PushedBlob, push_bytes, push_file};
 pub use registry::{Credentials, RegistryClient, RegistryOptions, Resolved, check_login};
 pub use retry::RetryPolicy;
+pub use sources::{InvalidUpstream, Sources, Upstream};
 pub use transport::{ProxyOptions, ProxyUrl, Timeouts, Transport, TransportOptions};

@@ -1,6 +1,6 @@
 //! The shared vocabulary of Hayloft, in reading order.
 //!
-//! Names first ([`digest`], [`reference`](mod@reference), [`media_type`]), then what they name ([`manifest`],
+//! Names first ([`digest`], [`reference`](mod@reference), [`name`](mod@name), [`media_type`]), then what they name ([`manifest`],
 //! [`dialect`], [`gguf`], [`modelfile`]), then the contracts between the roles
 //! ([`error_code`], [`layout`], [`agent_api`]).
 //!
@@ -21,6 +21,7 @@ pub mod layout;
 pub mod manifest;
 pub mod media_type;
 pub mod modelfile;
+pub mod name;
 pub mod reference;
 #[cfg(feature = "trace")]
 pub mod trace;
@@ -29,4 +30,5 @@ pub use digest::{Algorithm, Digest, Digester};
 pub use error_code::ErrorCode;
 pub use layout::CacheLayout;
 pub use manifest::Manifest;
+pub use name::ModelName;
 pub use reference::{Reference, Repository, Tag};

@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod mirror;
 pub(crate) mod registry;
 pub(crate) mod runtime;
+pub(crate) mod sources;
 pub(crate) mod storage;
 pub(crate) mod values;
 
@@ -18,6 +19,7 @@ use crate::args::config::ConfigTask;
 use crate::args::mirror::MirrorTask;
 use crate::args::registry::RegistryOptions;
 use crate::args::runtime::{ModelsArgs, RuntimeArgs};
+use crate::args::sources::{ServeSourcesArgs, SourcesArgs};
 use crate::args::storage::{FsckArgs, GcArgs, TargetArgs};
 use crate::args::values::web_url;
 
@@ -46,7 +48,7 @@ pub(crate) enum Verb {
     /// Run the registry, or look after its storage
     Registry(RegistryArgs),
     /// Run the node agent
-    Agent(RoleArgs),
+    Agent(AgentRoleArgs),
     /// Run the runtime
     Runtime(RuntimeArgs),
     /// Push a GGUF file, or a folder with a Modelfile, to a registry
@@ -167,11 +169,13 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) registry: RegistryOptions,
     #[command(flatten)]
+    pub(crate) sources: ServeSourcesArgs,
+    #[command(flatten)]
     pub(crate) models: ModelsArgs,
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct RoleArgs {
+pub(crate) struct AgentRoleArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
@@ -184,6 +188,8 @@ pub(crate) struct RoleArgs {
         env = "HAYLOFT_AGENT_LISTEN"
     )]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) sources: SourcesArgs,
 }
 
 #[derive(Args, Debug)]
@@ -262,7 +268,7 @@ pub(crate) struct PushArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct PullArgs {
-    /// The model
+    /// The model: HOST/NAMESPACE/NAME[:TAG], hf.co/OWNER/NAME[:QUANTISATION], or a bare name
     pub(crate) reference: String,
     /// Speak plain HTTP to a registry that is not on this machine
     #[arg(long)]
@@ -271,6 +277,8 @@ pub(crate) struct PullArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) agent: AgentArgs,
+    #[command(flatten)]
+    pub(crate) sources: SourcesArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use artifact::CacheLayout;
 use artifact::client::agent::AgentClient;
-use artifact::client::{Credentials, LoginFiles};
+use artifact::client::{Credentials, LoginFiles, Transport};
 
+use crate::args::sources::SourcesArgs;
 use crate::args::{AgentArgs, DataArgs, RuntimeUrlArgs};
 
 /// Port of the runtime, Ollama's own.
@@ -109,11 +110,17 @@ pub(crate) fn runtime_listen(flag: Option<SocketAddr>) -> Result<SocketAddr> {
         .with_context(|| format!("OLLAMA_HOST={host:?} does not name an address to listen on"))
 }
 
-/// A node agent on this cache, which pulls with the logins that are stored.
-pub(crate) fn agent_config(cache: PathBuf) -> node_agent::Config {
+/// A node agent on this cache, which pulls from these sources with the logins that are stored.
+pub(crate) fn agent_config(cache: PathBuf, sources: &SourcesArgs) -> Result<node_agent::Config> {
     let mut config = node_agent::Config::new(cache);
     config.pull.credentials = stored_logins();
-    config
+    config.pull.sources = sources.to_sources()?;
+    config.pull.transport = sources.rest.to_transport();
+    // A file that cannot be read is told now, not at the first pull.
+    if !config.pull.transport.ca_files.is_empty() {
+        Transport::new(config.pull.transport.clone()).check()?;
+    }
+    Ok(config)
 }
 
 /// The logins that docker and podman have stored, and `hayloft login`.

@@ -17,6 +17,7 @@ mod progress;
 mod remote;
 mod report;
 mod runtime_client;
+mod sources;
 mod telemetry;
 
 use std::process::ExitCode;

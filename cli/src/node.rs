@@ -1,5 +1,7 @@
 //! The node's models, through its agent or straight in the cache folder when no agent runs.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use artifact::Reference;
 use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
@@ -20,11 +22,20 @@ pub(crate) enum Node {
 impl Node {
     /// The agent that was named or that answers on the data folder's socket, else the folder.
     pub(crate) async fn open(agent: &AgentArgs, data: &DataArgs) -> Result<Self> {
+        Self::open_with(agent, data, |cache| Ok(node_agent::Config::new(cache))).await
+    }
+
+    /// The same for who pulls: without an agent, `config` says from where.
+    pub(crate) async fn open_with(
+        agent: &AgentArgs,
+        data: &DataArgs,
+        config: impl FnOnce(PathBuf) -> Result<node_agent::Config>,
+    ) -> Result<Self> {
         if let Some(client) = endpoint::agent(agent, data).await? {
             return Ok(Self::Agent(client));
         }
         let cache = data.cache()?;
-        let node = LocalNode::open(endpoint::agent_config(cache.clone()))
+        let node = LocalNode::open(config(cache.clone())?)
             .await
             .with_context(|| format!("the cache {} cannot be opened", cache.display()))?;
         Ok(Self::Local(node))

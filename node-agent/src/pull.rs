@@ -7,17 +7,16 @@
 mod fetch;
 mod keep;
 mod plan;
+mod resolve;
 mod single_flight;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use artifact::agent_api::{EnsureRequest, ModelEntry, PlannedBlob, PullEvent};
-use artifact::client::{
-    BlobSource, Credentials, RegistryClient, RegistryOptions, Resolved, RetryPolicy, Timeouts,
-    Transport,
-};
-use artifact::{Digest, Manifest, Reference};
+use artifact::client::{Credentials, Origin, RetryPolicy, Sources, Transport, TransportOptions};
+use artifact::reference::InvalidReference;
+use artifact::{Digest, Manifest, ModelName, Reference};
 use tokio::sync::Semaphore;
 
 use crate::cache::ingest::Ingest;
@@ -25,6 +24,7 @@ use crate::cache::{NodeCache, views};
 use crate::error::Error;
 use keep::Kept;
 use plan::Plan;
+use resolve::Resolved;
 use single_flight::{Phase, Seat, SingleFlight};
 
 /// Time between two progress events of one blob.
@@ -40,8 +40,10 @@ pub struct PullOptions {
     /// Blobs that are downloaded at a time; more wait for their turn, so that memory stays
     /// bounded. Default 4.
     pub downloads: usize,
-    /// How long a registry may take.
-    pub timeouts: Timeouts,
+    /// How places are reached.
+    pub transport: TransportOptions,
+    /// Where names lead.
+    pub sources: Sources,
     /// How often a request is tried again.
     pub retry: RetryPolicy,
     /// Who asks.
@@ -53,7 +55,8 @@ impl Default for PullOptions {
         Self {
             connections: 4,
             downloads: 4,
-            timeouts: Timeouts::default(),
+            transport: TransportOptions::default(),
+            sources: Sources::default(),
             retry: RetryPolicy::default(),
             credentials: Credentials::Anonymous,
         }
@@ -88,7 +91,7 @@ impl Puller {
     #[must_use]
     pub fn new(cache: NodeCache, options: PullOptions) -> Self {
         Self {
-            transport: Transport::with_timeouts(options.timeouts),
+            transport: Transport::new(options.transport.clone()),
             flights: SingleFlight::default(),
             turns: Arc::new(Semaphore::new(options.downloads.max(1))),
             cache,
@@ -114,7 +117,7 @@ impl Puller {
         request: &EnsureRequest,
         on_event: &mut (dyn FnMut(&PullEvent) + Send),
     ) -> Result<Pulled, Error> {
-        let pulled = self.pull(request, on_event).await?;
+        let pulled = self.pull_any(request, on_event).await?;
         on_event(&PullEvent::Ready {
             model: Box::new(pulled.model.clone()),
             fetched: pulled.fetched,
@@ -124,12 +127,41 @@ impl Puller {
         Ok(pulled)
     }
 
-    async fn pull(
+    /// A bare name may mean several models: the first one that there is.
+    async fn pull_any(
         &self,
         request: &EnsureRequest,
         on_event: &mut (dyn FnMut(&PullEvent) + Send),
     ) -> Result<Pulled, Error> {
-        let reference = &request.reference;
+        let invalid = |source: InvalidReference| Error::BadRequest {
+            reason: source.to_string(),
+        };
+        let name = match &request.name {
+            Some(name) => ModelName::parse(name).map_err(invalid)?,
+            None => ModelName::from(request.reference.clone()),
+        };
+        let names = self.options.sources.candidates(&name).map_err(invalid)?;
+        let mut last = None;
+        for name in names {
+            match self.pull(&name, request.plain_http, on_event).await {
+                Err(Error::Registry(error)) if error.is_absent() => last = Some(error),
+                outcome => return outcome,
+            }
+        }
+        Err(Error::Registry(last.unwrap_or_else(|| {
+            artifact::client::Error::ManifestUnknown {
+                reference: Box::new(name.reference().clone()),
+            }
+        })))
+    }
+
+    async fn pull(
+        &self,
+        name: &ModelName,
+        plain_http: bool,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) -> Result<Pulled, Error> {
+        let reference = name.reference();
         let cached = self.cached(reference).await?;
         if reference.digest().is_some()
             && let Some(model) = cached
@@ -139,24 +171,24 @@ impl Puller {
         on_event(&PullEvent::Resolving {
             reference: reference.clone(),
         });
-        let registry = self.registry(request).await?;
-        let resolved = match self.resolve(&registry, cached.is_some()).await {
-            Ok(resolved) => resolved,
-            Err(Error::Registry(error)) if cached.is_some() && error.is_unreachable() => {
-                let note = format!("served from the cache as it is: {error}");
-                tracing::warn!(%reference, %error, "the registry cannot be asked; the cache serves");
-                return match cached {
-                    Some(model) => self.warm(model, Some(note)).await,
-                    None => Err(Error::Registry(error)),
-                };
+        let origins = self.origins(name, plain_http).await?;
+        let known = cached.as_ref().map(|model| model.digest);
+        match (self.resolve(reference, origins, known).await, cached) {
+            (Ok(None), Some(model)) => self.warm(model, None).await,
+            (Ok(None), None) => Err(Error::NotCached {
+                reference: Box::new(reference.clone()),
+            }),
+            (Ok(Some(resolved)), Some(model)) if model.digest == resolved.digest => {
+                self.warm(model, None).await
             }
-            Err(error) => return Err(error),
-        };
-        if let Some(model) = cached.filter(|model| model.digest == resolved.digest) {
-            return self.warm(model, None).await;
+            (Ok(Some(resolved)), _) => self.fetch_model(reference, resolved, on_event).await,
+            (Err(Error::Registry(error)), Some(model)) if error.is_unreachable() => {
+                let note = format!("served from the cache as it is: {error}");
+                tracing::warn!(%reference, %error, "the origin cannot be asked; the cache serves");
+                self.warm(model, Some(note)).await
+            }
+            (Err(error), _) => Err(error),
         }
-        self.fetch_model(reference, &registry, resolved, on_event)
-            .await
     }
 
     async fn cached(&self, reference: &Reference) -> Result<Option<ModelEntry>, Error> {
@@ -182,65 +214,39 @@ impl Puller {
         })
     }
 
-    async fn registry(&self, request: &EnsureRequest) -> Result<RegistryClient, Error> {
-        let options = RegistryOptions {
-            plain_http: request.plain_http,
-            credentials: self.options.credentials.clone(),
-        };
-        let reference = &request.reference;
-        Ok(RegistryClient::open(&self.transport, reference, &options).await?)
-    }
-
-    /// The manifest: from the cache if it is named by its digest, else from the registry. A busy
-    /// registry is asked again, unless the cache can serve meanwhile.
-    async fn resolve(&self, registry: &RegistryClient, is_cached: bool) -> Result<Resolved, Error> {
-        if let Some(digest) = registry.reference().digest().copied() {
-            let here = self
-                .cache
-                .blocking(move |cache| cache.manifest(&digest))
-                .await?;
-            if let Some(manifest) = here {
-                return Ok(Resolved { manifest, digest });
-            }
-        }
-        let mut delays = self.options.retry.delays();
-        loop {
-            let error = match registry.resolve().await {
-                Ok(resolved) => return Ok(resolved),
-                Err(error) => error,
-            };
-            let is_hopeless = is_cached || error.is_down() || !error.is_retryable();
-            match delays.next() {
-                Some(delay) if !is_hopeless => {
-                    let asked = error.retry_after().unwrap_or_default();
-                    tokio::time::sleep(delay.max(asked)).await;
-                }
-                _ => return Err(error.into()),
-            }
-        }
-    }
-
     async fn fetch_model(
         &self,
         reference: &Reference,
-        registry: &RegistryClient,
         resolved: Resolved,
         on_event: &mut (dyn FnMut(&PullEvent) + Send),
     ) -> Result<Pulled, Error> {
-        let Resolved { manifest, digest } = resolved;
+        let Resolved {
+            manifest,
+            digest,
+            documents,
+            origins,
+        } = resolved;
         let named: Vec<Digest> = manifest
             .blobs()
             .map(|blob| blob.digest)
             .chain([digest])
             .collect();
         let _lease = self.cache.lease(named);
+        self.cache
+            .blocking(move |cache| {
+                for (digest, bytes) in &documents {
+                    cache.store_document(digest, bytes)?;
+                }
+                Ok(())
+            })
+            .await?;
         let (plan, manifest) = self.plan(reference, digest, manifest).await?;
         on_event(&PullEvent::Resolved {
             digest,
             blobs: plan.blobs().to_vec(),
         });
         let fetched = self
-            .fetch_missing(registry, digest, &plan, on_event)
+            .fetch_missing(&origins, &manifest, digest, &plan, on_event)
             .await?;
         let model = self.publish(reference, digest, manifest).await?;
         Ok(Pulled {
@@ -251,11 +257,12 @@ impl Puller {
         })
     }
 
-    /// Brings in what is missing. The registry keeps it meanwhile, if it can.
+    /// Brings in what is missing. A registry keeps it meanwhile, if it can.
     async fn fetch_missing(
         &self,
-        registry: &RegistryClient,
-        manifest: Digest,
+        origins: &[Origin],
+        manifest: &Manifest,
+        digest: Digest,
         plan: &Plan,
         on_event: &mut (dyn FnMut(&PullEvent) + Send),
     ) -> Result<u64, Error> {
@@ -263,13 +270,48 @@ impl Puller {
         if missing.is_empty() {
             return Ok(0);
         }
-        let kept = Kept::take(registry, missing.into_iter().chain([manifest]).collect()).await;
+        let registry = origins.first().and_then(Origin::registry);
+        let kept = match registry {
+            Some(registry) => {
+                Some(Kept::take(registry, missing.into_iter().chain([digest]).collect()).await)
+            }
+            None => None,
+        };
         let mut fetched = 0;
         for blob in plan.missing() {
-            fetched += self.fetch_blob(registry, blob, on_event).await?;
+            fetched += self
+                .fetch_from_any(origins, manifest, blob, on_event)
+                .await?;
         }
-        kept.end().await;
+        if let Some(kept) = kept {
+            kept.end().await;
+        }
         Ok(fetched)
+    }
+
+    /// Brings one blob in; when an origin fails, the next one goes on where it stopped.
+    async fn fetch_from_any(
+        &self,
+        origins: &[Origin],
+        manifest: &Manifest,
+        blob: &PlannedBlob,
+        on_event: &mut (dyn FnMut(&PullEvent) + Send),
+    ) -> Result<u64, Error> {
+        let mut left = origins.iter();
+        loop {
+            let Some(origin) = left.next() else {
+                // There is at least one, and the last one's failure was returned.
+                return Err(Error::Interrupted {
+                    what: "a download without an origin".to_owned(),
+                });
+            };
+            match self.fetch_blob(origin, manifest, blob, on_event).await {
+                Err(error @ (Error::Registry(_) | Error::Corrupt { .. })) if left.len() > 0 => {
+                    tracing::warn!(blob.digest = %blob.digest, origin = %origin.at(), %error, "the next origin is asked");
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// What is missing; that it fits; and the manifest stored, so that a pull that is cut off goes
@@ -296,11 +338,16 @@ impl Puller {
     /// Brings one blob in, or waits for whoever does, and tells its progress.
     async fn fetch_blob(
         &self,
-        registry: &RegistryClient,
+        origin: &Origin,
+        manifest: &Manifest,
         blob: &PlannedBlob,
         on_event: &mut (dyn FnMut(&PullEvent) + Send),
     ) -> Result<u64, Error> {
-        let source = BlobSource::new(registry.clone(), blob.digest, blob.size, self.options.retry);
+        let named = manifest.blobs().find(|named| named.digest == blob.digest);
+        let named = named.ok_or(Error::Interrupted {
+            what: "a download of a blob that its manifest does not name".to_owned(),
+        })?;
+        let source = origin.blob(named, manifest, self.options.retry)?;
         let (cache, connections) = (self.cache.clone(), self.options.connections);
         let turns = Arc::clone(&self.turns);
         let mut seat = self.flights.join(blob.digest, |report| async move {

@@ -20,7 +20,7 @@ fn impatient(folder: &std::path::Path) -> Config {
         first_delay: Duration::from_millis(5),
         max_delay: Duration::from_millis(20),
     };
-    config.pull.timeouts = Timeouts {
+    config.pull.transport.timeouts = Timeouts {
         connect: Duration::from_secs(5),
         stall: Duration::from_millis(400),
     };
@@ -54,6 +54,7 @@ impl Case {
         let request = EnsureRequest {
             reference: self.reference.clone(),
             plain_http: false,
+            name: None,
         };
         self.node.ensure(&request, &mut |_| {}).await
     }
@@ -267,6 +268,7 @@ async fn a_model_that_cannot_fit_is_refused_before_its_first_byte() {
     let request = EnsureRequest {
         reference,
         plain_http: false,
+        name: None,
     };
     let error = case.node.ensure(&request, &mut |_| {}).await.unwrap_err();
     assert_eq!(error.code(), AgentErrorCode::NoSpace, "{error}");

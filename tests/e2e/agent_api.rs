@@ -15,6 +15,7 @@ fn request(reference: &Reference) -> EnsureRequest {
     EnsureRequest {
         reference: reference.clone(),
         plain_http: false,
+        name: None,
     }
 }
 

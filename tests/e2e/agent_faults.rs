@@ -14,6 +14,7 @@ fn request(reference: &Reference) -> EnsureRequest {
     EnsureRequest {
         reference: reference.clone(),
         plain_http: false,
+        name: None,
     }
 }
 

@@ -119,6 +119,18 @@ impl Origin {
         })
     }
 
+    /// A repository of a registry that was opened by its name.
+    ///
+    /// # Errors
+    /// [`Error::Url`] when the registry has no URL that an origin can have.
+    pub fn from_registry(registry: RegistryClient) -> Result<Self, Error> {
+        Ok(Self {
+            at: oci::place_of(&registry)?,
+            repository: registry.reference().repository().as_str().to_owned(),
+            client: Client::Oci(registry),
+        })
+    }
+
     /// Where it is.
     #[must_use]
     pub fn at(&self) -> &OriginUrl {

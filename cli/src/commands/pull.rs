@@ -1,28 +1,30 @@
 //! `pull`: a model into the node's cache.
 
 use anyhow::{Context, Result};
-use artifact::Reference;
+use artifact::ModelName;
 use artifact::agent_api::{EnsureRequest, PullEvent};
 use bytesize::ByteSize;
 use serde_json::json;
 
 use crate::args::{Output, PullArgs};
+use crate::endpoint;
 use crate::listing;
 use crate::node::Node;
 use crate::progress::Progress;
 use crate::report::Interrupted;
 
 pub(crate) async fn pull(args: &PullArgs) -> Result<()> {
-    let reference = Reference::parse(&args.reference)?;
-    let node = Node::open(&args.agent, &args.data).await?;
+    let name = ModelName::parse(&args.reference)?;
+    let config = |cache| endpoint::agent_config(cache, &args.sources);
+    let node = Node::open_with(&args.agent, &args.data, config).await?;
     let request = EnsureRequest {
-        reference: reference.clone(),
         plain_http: args.plain_http,
+        ..EnsureRequest::from(&name)
     };
     let mut follower = Follower::new();
     let mut on_event = |event: &PullEvent| follower.follow(event);
     let model = tokio::select! {
-        model = node.ensure(&request, &mut on_event) => model.with_context(|| format!("pulling {reference}"))?,
+        model = node.ensure(&request, &mut on_event) => model.with_context(|| format!("pulling {name}"))?,
         _ = tokio::signal::ctrl_c() => return Err(Interrupted.into()),
     };
     match args.output.output {

@@ -13,7 +13,7 @@ use crate::admin::{Admin, advise_registry, until_interrupted};
 use crate::args::registry::RegistryOptions;
 use crate::args::runtime::{ModelsArgs, RuntimeArgs};
 use crate::args::storage::TargetArgs;
-use crate::args::{RegistryArgs, RoleArgs, ServeArgs};
+use crate::args::{AgentRoleArgs, RegistryArgs, ServeArgs};
 use crate::endpoint;
 
 /// All roles in one process, wired together over local addresses.
@@ -23,7 +23,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
     let agent_listener = bind("agent", args.agent_listen).await?;
     let runtime_listen = endpoint::runtime_listen(args.runtime_listen)?;
     let runtime_listener = bind("runtime", runtime_listen).await?;
-    let agent = endpoint::agent_config(args.data.cache()?);
+    let agent = endpoint::agent_config(args.data.cache()?, &args.sources.into())?;
     let agent_url = format!("http://{}", reachable(agent_listener.local_addr()?));
     let runtime = runtime_config(args.data.cache()?, Some(agent_url), args.models);
     // Before anybody learns that there is something to send signals to.
@@ -60,9 +60,9 @@ pub(crate) async fn registry(args: &RegistryArgs) -> Result<()> {
         .context("the registry ended")
 }
 
-pub(crate) async fn agent(args: &RoleArgs) -> Result<()> {
+pub(crate) async fn agent(args: &AgentRoleArgs) -> Result<()> {
     let listener = bind("agent", args.listen).await?;
-    let config = endpoint::agent_config(args.data.cache()?);
+    let config = endpoint::agent_config(args.data.cache()?, &args.sources)?;
     say("agent", "http", &listener)?;
     let stop = Stop::on_signal()?;
     node_agent::serve(config, listener, stop.wait())

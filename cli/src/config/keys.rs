@@ -37,7 +37,7 @@ impl Table {
         match verb {
             "serve" => &Self::ROLES,
             "registry" | "gc" | "fsck" => &[Self::Registry],
-            "agent" => &[Self::Agent],
+            "agent" | "pull" => &[Self::Agent],
             "runtime" => &[Self::Runtime],
             _ => &[],
         }
@@ -187,6 +187,7 @@ mod tests {
             let variable = key.flag.get_env().map(|name| name.to_str().unwrap());
             let own = key.name.to_uppercase().replace('-', "_");
             let expected = match key.name.as_str() {
+                "upstream" if key.table == Table::Agent => "HAYLOFT_AGENT_UPSTREAM".to_owned(),
                 "listen" => format!("HAYLOFT_{}_LISTEN", key.table.name().to_uppercase()),
                 _ => format!("HAYLOFT_{own}"),
             };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
 use artifact::client::AgentClient;
 use artifact::dialect::Role;
-use artifact::{CacheLayout, Digest, Reference};
+use artifact::{CacheLayout, Digest, ModelName, Reference};
 use futures::stream::BoxStream;
 
 use super::Model;
@@ -95,13 +95,13 @@ impl Catalog {
     /// Asks the agent for a model, and follows the pull.
     pub(crate) async fn pull(
         &self,
-        reference: Reference,
+        name: &ModelName,
         plain_http: bool,
     ) -> Result<BoxStream<'static, Result<PullEvent, artifact::client::Error>>, Error> {
         let agent = self.agent.as_ref().ok_or(Error::NoAgent)?;
         let request = EnsureRequest {
-            reference,
             plain_http,
+            ..EnsureRequest::from(name)
         };
         Ok(agent.ensure(&request).await?)
     }
@@ -184,16 +184,19 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// The entry that `name` means: its full name, or the end of exactly one, on whole path segments.
 fn choose(name: &str, entries: Vec<ModelEntry>) -> Result<ModelEntry, Error> {
-    let wanted = Reference::parse(name).map_err(|source| Error::InvalidName {
+    let called = ModelName::parse(name).map_err(|source| Error::InvalidName {
         name: name.to_owned(),
         source,
     })?;
-    if let Some(exact) = entries.iter().find(|entry| entry.reference == wanted) {
+    let wanted = called.reference();
+    if let Some(exact) = entries.iter().find(|entry| entry.reference == *wanted) {
         return Ok(exact.clone());
     }
+    // Names in the cache are in lower case, but for their tags.
+    let folded = called.folded();
     let mut matching: Vec<ModelEntry> = entries
         .into_iter()
-        .filter(|entry| ends_in(&entry.reference, name))
+        .filter(|entry| ends_in(&entry.reference, &folded))
         .collect();
     if matching.len() > 1 {
         return Err(Error::AmbiguousModel {

@@ -3,7 +3,7 @@
 use url::Url;
 
 use crate::client::error::Error;
-use crate::client::origin::{Answer, Found, Known, OriginUrl, Selector};
+use crate::client::origin::{Answer, Found, Known, OriginKind, OriginUrl, Selector};
 use crate::client::registry::{Asked, Fetched, Head, RegistryClient, RegistryOptions};
 use crate::client::transport::Transport;
 use crate::media_type::ACCEPT_MANIFESTS;
@@ -52,6 +52,17 @@ pub(super) fn reference(at: &OriginUrl, name: &str) -> Result<Reference, Error> 
     };
     Reference::from_parts(host, repository, Tag::default())
         .map_err(|_| fault("that is not the name of a host"))
+}
+
+/// Where a registry is, by the client for one of its repositories.
+pub(super) fn place_of(registry: &RegistryClient) -> Result<OriginUrl, Error> {
+    let mut url = registry.url("")?;
+    url.set_path("/");
+    let text = url.to_string();
+    OriginUrl::new(OriginKind::Oci, url).map_err(|_| Error::Url {
+        url: text,
+        reason: "it is not the URL of a registry",
+    })
 }
 
 /// `<scheme>://<host>/v2/<path>/`.

@@ -122,6 +122,16 @@ impl OriginUrl {
         Ok(Self { kind, url })
     }
 
+    /// One that is written down in this program.
+    ///
+    /// # Panics
+    /// When it is no URL, which a test would show.
+    #[expect(clippy::expect_used, reason = "the text is a constant of this program")]
+    pub(crate) fn well_known(kind: OriginKind, text: &'static str) -> Self {
+        let url = Url::parse(text).expect("a URL that is written down here");
+        Self::new(kind, url).expect("a URL that an origin can have")
+    }
+
     /// `host[:port]`, the port only where it is not that of the scheme.
     #[must_use]
     pub fn host(&self) -> String {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use artifact::agent_api::PullEvent;
 use artifact::dialect::Role;
-use artifact::{Digest, Reference};
+use artifact::{Digest, ModelName};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -37,12 +37,12 @@ async fn try_pull(runtime: &Runtime, body: Body) -> Result<Response, Error> {
     if name.is_empty() {
         return Err(Error::invalid("model is required"));
     }
-    let reference = Reference::parse(name).map_err(|source| Error::InvalidName {
+    let name = ModelName::parse(name).map_err(|source| Error::InvalidName {
         name: name.to_owned(),
         source,
     })?;
     let insecure = request.insecure.unwrap_or(false);
-    let events = runtime.catalog.pull(reference, insecure).await?;
+    let events = runtime.catalog.pull(&name, insecure).await?;
     let progress = events
         .map_err(|source| Error::Agent { source })
         .map(|event| event.and_then(progress))

@@ -24,6 +24,8 @@ mod mirror_gate;
 mod mirror_peers;
 mod mirror_proxy;
 mod mirror_support;
+mod pull_anywhere;
+mod pull_anywhere_faults;
 mod registry_access;
 mod registry_bucket;
 mod registry_bucket_care;

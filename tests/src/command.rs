@@ -98,11 +98,16 @@ pub fn hayloft_command<S: AsRef<std::ffi::OsStr>>(
         "OLLAMA_",
         "OTEL_",
         "AWS_",
+        "HF_",
+        "HUGGING_FACE_",
         "HTTP_PROXY",
         "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "SSL_CERT_",
     ];
     for (variable, _) in std::env::vars_os() {
-        let name = variable.to_string_lossy();
+        let name = variable.to_string_lossy().to_ascii_uppercase();
         if foreign.iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(&variable);
         }

@@ -37,7 +37,8 @@ pub(crate) struct ServeSourcesArgs {
         action = ArgAction::Append,
         value_delimiter = ';'
     )]
-    pub(crate) upstreams: Vec<Upstream>,
+    // Not `upstreams`: names of fields are the identities of flags, and the registry has that one.
+    pub(crate) agent_upstreams: Vec<Upstream>,
     #[command(flatten)]
     pub(crate) rest: ReachArgs,
 }
@@ -45,7 +46,7 @@ pub(crate) struct ServeSourcesArgs {
 impl From<ServeSourcesArgs> for SourcesArgs {
     fn from(args: ServeSourcesArgs) -> Self {
         Self {
-            upstreams: args.upstreams,
+            upstreams: args.agent_upstreams,
             rest: args.rest,
         }
     }

@@ -12,6 +12,7 @@ mod helm;
 mod logins;
 mod mirror_clients;
 mod ollama;
+mod one_push;
 mod oras;
 mod peer;
 mod regctl;

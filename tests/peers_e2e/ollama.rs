@@ -12,7 +12,7 @@ use tests::{Server, fixture, hayloft, run, scratch};
 use crate::peer::{self, PeerServer};
 
 /// Questions asked of Ollama; the exact answers lie beside the model.
-const QUESTIONS: [&str; 6] = [
+pub(crate) const QUESTIONS: [&str; 6] = [
     "What is the capital of France?",
     "Who are you?",
     "What is a digest?",
@@ -136,11 +136,21 @@ async fn stock_ollama_lists_the_cached_model_and_gives_the_same_answers() {
 
 /// A stock Ollama with an empty store of its own.
 pub(crate) fn ollama_with_own_store(home: &Path) -> PeerServer {
+    ollama_that_trusts(home, None)
+}
+
+/// The same, with the authorities in this file and no others.
+pub(crate) fn ollama_that_trusts(home: &Path, authorities: Option<&Path>) -> PeerServer {
     let mut command = peer::command("ollama", home);
+    if let Some(file) = authorities {
+        command.env("SSL_CERT_FILE", file);
+    }
     command
         .arg("serve")
         .env("OLLAMA_HOST", "127.0.0.1:0")
-        .env("OLLAMA_MODELS", home.join("models"));
+        .env("OLLAMA_MODELS", home.join("models"))
+        // What a killed one has begun would be deleted at the start.
+        .env("OLLAMA_NOPRUNE", "1");
     PeerServer::start(command, "Listening on ")
 }
 

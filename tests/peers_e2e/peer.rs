@@ -74,6 +74,12 @@ impl PeerServer {
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
+
+    /// Ends it at once, as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("the server can be killed");
+        self.child.wait().expect("the server can be waited for");
+    }
 }
 
 impl Drop for PeerServer {

@@ -210,6 +210,9 @@ pub struct Mirror {
     /// Most bytes of mirrored blobs; what was not used for longest goes first. `None` for no limit
     /// but the storage.
     pub max_bytes: Option<u64>,
+    /// What was used within this time does not go, so that nobody who comes back for the rest of
+    /// it finds it gone. Default: 10 min.
+    pub keep: Duration,
     /// Mirrored repositories whose blobs never go: names, or prefixes followed by `*`.
     pub pinned: Vec<String>,
     /// Connections to an upstream for one blob. Default: 4.
@@ -228,6 +231,7 @@ impl Default for Mirror {
             tag_ttl: Duration::from_secs(300),
             negative_ttl: Duration::from_secs(60),
             max_bytes: None,
+            keep: Duration::from_secs(600),
             pinned: Vec::new(),
             connections: 4,
             timeouts: Timeouts::default(),

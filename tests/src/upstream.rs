@@ -27,6 +27,8 @@ use crate::wire::{self, After, Faults, Request, Sent};
 pub struct Counts {
     /// Requests for manifests.
     pub manifests: u64,
+    /// Those that were answered with one.
+    pub manifest_bodies: u64,
     /// GETs of blobs.
     pub blobs: u64,
     /// Bytes of blobs.
@@ -48,6 +50,7 @@ pub(crate) struct State {
     inner: Mutex<Inner>,
     faults: Faults,
     manifests: Sent,
+    manifest_bodies: Sent,
     blobs: Sent,
     tokens: Sent,
 }
@@ -190,6 +193,7 @@ impl Upstream {
     pub fn counts(&self) -> Counts {
         Counts {
             manifests: self.state.manifests.requests(),
+            manifest_bodies: self.state.manifest_bodies.requests(),
             blobs: self.state.blobs.requests(),
             bytes: self.state.blobs.bytes(),
             tokens: self.state.tokens.requests(),

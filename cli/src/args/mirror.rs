@@ -98,6 +98,15 @@ pub(crate) struct MirrorArgs {
         value_parser = size_or_none
     )]
     pub(crate) mirror_size: Bound<u64>,
+    /// A mirrored blob that was used within this time does not go to make room
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "HAYLOFT_MIRROR_KEEP",
+        default_value = "10m",
+        value_parser = duration
+    )]
+    pub(crate) mirror_keep: Duration,
     /// Mirrored repositories whose blobs never go, such as hub/team/*; repeatable
     #[arg(
         long = "mirror-pin",

@@ -173,6 +173,7 @@ impl MirrorArgs {
             tag_ttl: self.tag_ttl,
             negative_ttl: self.negative_ttl,
             max_bytes: self.mirror_size.into(),
+            keep: self.mirror_keep,
             pinned: self.mirror_pins.clone(),
             connections: self.mirror_connections,
             timeouts: Timeouts {

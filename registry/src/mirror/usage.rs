@@ -24,7 +24,7 @@ pub(crate) struct Usage {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Seconds since 1970.
+    /// Milliseconds since 1970.
     last: HashMap<Digest, i64>,
     is_saved: bool,
     /// Bytes of all mirrored blobs, once they were counted.
@@ -51,7 +51,7 @@ impl Usage {
     /// A blob is used now.
     pub(crate) fn touch(&self, digest: &Digest) {
         let mut state = self.lock();
-        let now = Timestamp::now().as_second();
+        let now = Timestamp::now().as_millisecond();
         if state.last.insert(*digest, now) != Some(now) {
             state.is_saved = false;
         }
@@ -59,8 +59,8 @@ impl Usage {
 
     /// When a blob was used last.
     pub(crate) fn last(&self, digest: &Digest) -> Option<Timestamp> {
-        let second = *self.lock().last.get(digest)?;
-        Timestamp::from_second(second).ok()
+        let at = *self.lock().last.get(digest)?;
+        Timestamp::from_millisecond(at).ok()
     }
 
     /// Bytes of all mirrored blobs, if they were counted. What clients delete is noticed at the

@@ -72,6 +72,7 @@ async fn manifest(
     let body = if request.is_head() {
         Bytes::new()
     } else {
+        state.manifest_bodies.add_request();
         body
     };
     send_small(wire, 200, &headers, &body).await

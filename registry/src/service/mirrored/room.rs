@@ -23,8 +23,6 @@ const PAGE: usize = 500;
 /// When something has to go, this share of the bound is made free, in percent, so that not every
 /// fill has to look for room.
 const SPARE_PERCENT: u64 = 5;
-/// What was asked for in this time does not go for the sake of something else.
-const IN_USE: Duration = Duration::from_secs(10);
 
 /// A mirrored blob.
 struct Held {
@@ -93,7 +91,7 @@ impl Registry {
             if held.saturating_add(coming) <= goal {
                 break;
             }
-            if self.evict(&blob).await? {
+            if self.evict(&blob, mirror.settings.keep).await? {
                 held -= blob.size;
                 mirror.usage.set_held(held);
             }
@@ -147,10 +145,10 @@ impl Registry {
 
     /// Takes a blob out of all mirrored repositories and out of the storage, unless something is
     /// in the way.
-    async fn evict(&self, blob: &Held) -> Result<bool, Error> {
+    async fn evict(&self, blob: &Held, keep: Duration) -> Result<bool, Error> {
         let now = self.index.now().await?;
         let leased = self.index.leased_until(&blob.digest).await?;
-        let is_in_use = now.duration_since(blob.last_use).unsigned_abs() < IN_USE;
+        let is_in_use = now.duration_since(blob.last_use).unsigned_abs() < keep;
         if blob.is_pinned || is_in_use || leased.is_some_and(|until| until > now) {
             return Ok(false);
         }

@@ -19,6 +19,7 @@ mod hub_mirror;
 mod hub_support;
 mod hub_upload;
 mod main_path;
+mod mirror_faults;
 mod mirror_fill;
 mod mirror_gate;
 mod mirror_manifests;

@@ -9,11 +9,11 @@ use crate::registry_support::Api;
 
 const MIB: usize = 1 << 20;
 
-/// Models `1` to `count` of one MiB each.
+/// Models `1` to `count` of two MiB each.
 async fn origin(count: u64) -> (Upstream, Vec<Digest>) {
     let origin = Upstream::start().await;
     let digests = (1..=count).map(|seed| {
-        let weights = noise(MIB, seed);
+        let weights = noise(2 * MIB, seed);
         let digest = Digest::sha256(&weights);
         origin.add_model(&seed.to_string(), weights);
         digest
@@ -51,10 +51,7 @@ fn held(api: &Api, digests: &[Digest]) -> Vec<bool> {
 async fn what_was_not_used_for_longest_makes_room_and_comes_back() {
     let (origin, digests) = origin(4).await;
     // What was used a moment ago does not go, so these tests shorten the moment.
-    let api = bounded(
-        &origin,
-        &["--mirror-size", "3500KiB", "--mirror-keep", "0s"],
-    );
+    let api = bounded(&origin, &["--mirror-size", "7MiB", "--mirror-keep", "0s"]);
     for (at, digest) in digests.iter().enumerate() {
         assert_eq!(read(&api, at + 1, digest).await, StatusCode::OK);
     }
@@ -62,13 +59,13 @@ async fn what_was_not_used_for_longest_makes_room_and_comes_back() {
     assert_eq!(here, [false, true, true, true]);
     let sent = origin.counts().bytes;
     assert_eq!(read(&api, 1, &digests[0]).await, StatusCode::OK);
-    assert!(origin.counts().bytes - sent >= MIB as u64);
+    assert!(origin.counts().bytes - sent >= 2 * MIB as u64);
 }
 
 #[tokio::test]
 async fn what_is_pinned_or_leased_or_in_use_stays_and_then_there_is_no_room() {
     let (origin, digests) = origin(3).await;
-    let pinned = ["--mirror-size", "2500KiB", "--mirror-pin", "hub/*"];
+    let pinned = ["--mirror-size", "5MiB", "--mirror-pin", "hub/*"];
     let api = bounded(&origin, &pinned);
     assert_eq!(read(&api, 1, &digests[0]).await, StatusCode::OK);
     assert_eq!(read(&api, 2, &digests[1]).await, StatusCode::OK);
@@ -76,13 +73,13 @@ async fn what_is_pinned_or_leased_or_in_use_stays_and_then_there_is_no_room() {
     assert_eq!(full, StatusCode::INSUFFICIENT_STORAGE);
     assert_eq!(held(&api, &digests), [true, true, false]);
 
-    let api = bounded(
-        &origin,
-        &["--mirror-size", "2500KiB", "--mirror-keep", "0s"],
-    );
+    let api = bounded(&origin, &["--mirror-size", "5MiB", "--mirror-keep", "0s"]);
     for (at, digest) in digests.iter().take(2).enumerate() {
         assert_eq!(read(&api, at + 1, digest).await, StatusCode::OK);
-        let path = format!("{MODEL}/_hayloft/leases/{}", uuid::Uuid::new_v4());
+        let path = format!(
+            "{MODEL}/_hayloft/leases/{}{at}",
+            "018f2c5e-0000-7000-8000-00000000000"
+        );
         let body = serde_json::json!({ "digests": [digest], "seconds": 60, "holder": "a test" });
         let lease = api.client.put(api.url(&path)).json(&body);
         let lease = lease.send().await.unwrap();
@@ -103,7 +100,7 @@ async fn a_blob_that_goes_while_it_is_read_is_read_to_its_end() {
     let large = noise(40 * MIB, 99);
     let large_digest = Digest::sha256(&large);
     origin.add_model("large", large);
-    let api = bounded(&origin, &["--mirror-size", "42MiB", "--mirror-keep", "0s"]);
+    let api = bounded(&origin, &["--mirror-size", "44MiB", "--mirror-keep", "0s"]);
     api.mirrored_manifest("large").await;
     assert!(is_right(api.mirrored_blob(&large_digest).await, &large_digest).await);
     let reading = api.mirrored_blob(&large_digest).await;

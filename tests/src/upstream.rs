@@ -168,7 +168,7 @@ impl Upstream {
         self.state.faults.clear();
     }
 
-    /// Sends a `Retry-After` of so many seconds with [`Fault::Status`].
+    /// Sends a `Retry-After` of so many seconds with [`Fault::Status`] and with refused manifests.
     pub fn set_retry_after(&self, seconds: u64) {
         self.state.faults.set_retry_after(seconds);
     }

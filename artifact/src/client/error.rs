@@ -360,6 +360,22 @@ impl Error {
         }
     }
 
+    /// Whether the other side asks to be left alone for a while.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Status {
+                status,
+                retry_after,
+                ..
+            } => {
+                *status == StatusCode::TOO_MANY_REQUESTS
+                    || *status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the other side could not be reached at all, or did not keep the connection.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {

@@ -231,7 +231,7 @@ fn place_upstream(source: &artifact::client::Error) -> (StatusCode, ErrorCode) {
     } else if source.is_refused() {
         // Not 401: the client would log in here, which does not help.
         (StatusCode::FORBIDDEN, ErrorCode::Denied)
-    } else if source.retry_after().is_some() {
+    } else if source.is_busy() {
         (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)
     } else {
         (StatusCode::BAD_GATEWAY, ErrorCode::Unknown)

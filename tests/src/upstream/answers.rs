@@ -59,7 +59,9 @@ async fn manifest(
 ) -> io::Result<After> {
     state.manifests.add_request();
     if let Some(status) = state.next_manifest_status() {
-        return send_small(wire, status, "", b"").await;
+        let wait = state.faults.retry_after();
+        let headers = wait.map(|seconds| format!("retry-after: {seconds}\r\n"));
+        return send_small(wire, status, &headers.unwrap_or_default(), b"").await;
     }
     let found = state.lock().manifests.get(name).cloned();
     let Some((media_type, body)) = found else {

@@ -83,7 +83,7 @@ impl Faults {
         self.lock().retry_after = Some(seconds);
     }
 
-    pub(super) fn retry_after(&self) -> Option<u64> {
+    pub(crate) fn retry_after(&self) -> Option<u64> {
         self.lock().retry_after
     }
 

@@ -100,6 +100,10 @@ impl Check<'_> {
         manifest: &Digest,
         record: &ManifestRecord,
     ) -> Result<(), Error> {
+        // What an upstream has is fetched from there when somebody asks for it.
+        if record.is_mirrored {
+            return Ok(());
+        }
         for digest in record.blobs.iter().chain(&record.manifests) {
             if self.is_in(repository, digest).await? {
                 continue;

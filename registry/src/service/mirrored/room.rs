@@ -20,6 +20,9 @@ use crate::store::{Change, Page};
 
 /// Entries of a page of a listing.
 const PAGE: usize = 500;
+/// Smaller blobs stay: they would free next to nothing, and among them are those that were made
+/// here, which no upstream has.
+const SMALL_BYTES: u64 = 1 << 20;
 /// When something has to go, this share of the bound is made free, in percent, so that not every
 /// fill has to look for room.
 const SPARE_PERCENT: u64 = 5;
@@ -149,7 +152,8 @@ impl Registry {
         let now = self.index.now().await?;
         let leased = self.index.leased_until(&blob.digest).await?;
         let is_in_use = now.duration_since(blob.last_use).unsigned_abs() < keep;
-        if blob.is_pinned || is_in_use || leased.is_some_and(|until| until > now) {
+        let is_small = blob.size <= SMALL_BYTES;
+        if is_small || blob.is_pinned || is_in_use || leased.is_some_and(|until| until > now) {
             return Ok(false);
         }
         for repository in &blob.repositories {

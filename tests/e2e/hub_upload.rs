@@ -8,9 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::upstream::noise;
-use tests::{Server, fixture, hayloft, run, scratch};
+use tests::{S3Server, Server, fixture, hayloft, run, scratch};
 
-use crate::hub_support::{Hub, MODEL, python, told};
+use crate::hub_support::{Hub, MODEL, python, story, told};
 use crate::registry_support::header;
 
 /// A folder as somebody would upload it.
@@ -179,6 +179,48 @@ async fn a_commit_that_cannot_be_made_changes_nothing_and_says_why() {
     assert_eq!(response.status(), 400);
     let after = hub.json("api/models/a/b").await["sha"].clone();
     assert_eq!(after, before);
+}
+
+#[tokio::test]
+async fn commits_at_once_undo_nothing_and_latest_goes_along_with_main() {
+    let hub = Hub::start();
+    hub.push("a/b:latest");
+    let commits = (0..8).map(|number| {
+        let lines = [file(&format!("{number}.txt"), &STANDARD.encode("x"))];
+        let hub = &hub;
+        async move { commit(hub, &lines).await.status() }
+    });
+    let statuses = futures::future::join_all(commits).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let info = hub.json("api/models/a/b").await;
+    let files = info["siblings"].as_array().unwrap();
+    assert_eq!(files.len(), 9, "what was pushed before is there, too");
+    let main = hub.api.head("a/b/manifests/main").await;
+    let main = header(&main, "docker-content-digest");
+    let latest = hub.api.head("a/b/manifests/latest").await;
+    assert_eq!(header(&latest, "docker-content-digest"), main);
+    hub.push("a/b:latest");
+    let lines = [file("last.txt", &STANDARD.encode("x"))];
+    assert_eq!(commit(&hub, &lines).await.status(), 200);
+    let info = hub.json("api/models/a/b/revision/latest").await;
+    let files = info["siblings"].as_array().unwrap();
+    assert_eq!(files.len(), 1, "a latest that was set otherwise stays");
+}
+
+#[test]
+fn a_bucket_takes_uploads_and_gives_large_files_itself() {
+    let s3 = S3Server::start();
+    let hub = Hub::on(s3.registry().start());
+    let (folder, home) = (model_folder(), scratch());
+    let endpoint = hub.endpoint();
+    let path = folder.path().to_str().unwrap();
+    let mut upload = python(&endpoint, home.path(), &["upload", "team/tiny", path]);
+    let _ = told(run(upload.env("HF_HUB_DISABLE_XET", "1")));
+    let snapshot = story(&endpoint, home.path(), &["snapshot", "team/tiny"]);
+    let size = std::fs::metadata(fixture(MODEL)).unwrap().len();
+    assert_eq!(snapshot["files"]["model.gguf"], size);
+    let log = hub.api.server.log();
+    assert!(log.contains("\"status\":307"), "nobody was redirected");
 }
 
 #[tokio::test]

@@ -208,6 +208,7 @@ impl Registry {
         self: &Arc<Self>,
         repository: &Repository,
     ) -> Result<bool, Error> {
+        self.refuse_if_mirrored(repository)?;
         let registry = Arc::clone(self);
         let repository = repository.clone();
         detached(async move {

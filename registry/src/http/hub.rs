@@ -63,13 +63,10 @@ async fn api(Extracted(state): Extracted<State>, request: Request) -> Response {
         setup.closing.clone(),
         Tally::new(counter),
     );
-    let mut response = match answer(&state, &parts, &mut body).await {
-        Ok(response) => response,
-        Err(failure) => {
-            uploads::drain(&mut body).await;
-            failure.into_response(&parts.headers)
-        }
-    };
+    let answered = answer(&state, &parts, &mut body).await;
+    // A connection with a body left in it is closed, perhaps under the client's next request.
+    uploads::drain(&mut body).await;
+    let mut response = answered.unwrap_or_else(|failure| failure.into_response(&parts.headers));
     response.extensions_mut().insert(Route::Hub);
     response
 }

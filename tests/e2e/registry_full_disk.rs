@@ -8,7 +8,8 @@ use serde_json::Value;
 use tests::upstream::noise;
 use tests::{Server, SmallDisk, eventually};
 
-use crate::registry_support::{Api, image};
+use crate::registry_dialects::{MODELFILE, as_ollama, push};
+use crate::registry_support::{Api, header, image};
 
 #[tokio::test]
 async fn a_full_disk_refuses_the_push_keeps_the_rest_and_lets_it_go_on_later() {
@@ -54,6 +55,37 @@ async fn a_full_disk_refuses_the_push_keeps_the_rest_and_lets_it_go_on_later() {
     assert_eq!(rest.status(), StatusCode::ACCEPTED);
     let response = api.close(&location, &digest, b"").await;
     assert_eq!(response.status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_a_client_from_its_own_dialect() {
+    let disk = SmallDisk::mount(32);
+    let api = Api::on(Server::registry().data(disk.path()).start());
+    push(&api, "team/hay:1", Some(MODELFILE));
+    disk.fill();
+    let url = api.url("team/hay/manifests/1");
+    let pulled = as_ollama(api.client.get(&url)).send().await.unwrap();
+    let pulled: Value = pulled.error_for_status().unwrap().json().await.unwrap();
+    let mut blobs: Vec<_> = pulled["layers"].as_array().unwrap().iter().collect();
+    blobs.push(&pulled["config"]);
+    for blob in blobs {
+        let digest = blob["digest"].as_str().unwrap();
+        let content = api.get(&format!("team/hay/blobs/{digest}")).await;
+        let content = content.bytes().await.unwrap();
+        assert_eq!(Digest::sha256(&content).to_string(), digest);
+    }
+    // With room again it is stored, and what is said to be here can be relied on.
+    disk.free();
+    let config = pulled["config"]["digest"].as_str().unwrap();
+    let head = api.head(&format!("team/hay/blobs/{config}")).await;
+    assert_eq!(head.status(), StatusCode::OK);
+    let stored = disk.path().join("registry/blobs/sha256");
+    let stored = stored.join(config.trim_start_matches("sha256:"));
+    assert!(stored.is_file());
+    let again = as_ollama(api.client.get(&url)).send().await.unwrap();
+    let digest = header(&again, "docker-content-digest");
+    let listed = api.get(&format!("team/hay/manifests/{digest}")).await;
+    assert_eq!(listed.json::<Value>().await.unwrap(), pulled);
 }
 
 #[tokio::test]

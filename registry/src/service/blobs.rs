@@ -24,8 +24,8 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<u64, Error> {
-        if let Some(content) = self.shelved(repository, digest) {
-            return Ok(content.len() as u64);
+        if let Some(size) = self.shelved_size(repository, digest).await {
+            return Ok(size);
         }
         if let Some(mirrored) = self.mirrored(repository) {
             return mirrored.blob_size(digest).await;

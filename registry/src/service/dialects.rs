@@ -7,13 +7,14 @@
 //! is collected with it. The same source always gives the same bytes: whoever derives it again, on
 //! another replica or after a rebuild, finds it there.
 //!
-//! A registry that may not write keeps what it derives in memory.
+//! A registry that may not write, or cannot, keeps what it derives in memory.
 
 mod memory;
 mod read;
 mod store;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use artifact::dialect::{self, Derived, Dialect, Inexpressible, Source};
 use artifact::manifest::Manifest;
@@ -35,7 +36,7 @@ use memory::Recent;
 const AT_ONCE: usize = 4;
 /// Derived manifests whose digests are remembered, in each of two generations.
 const REMEMBERED: usize = 10_000;
-/// Bytes of derived content that a read-only registry keeps, in each of two generations.
+/// Bytes of derived content that are kept in memory, in each of two generations.
 const SHELF_BYTES: usize = 16 * 1024 * 1024;
 /// Referrers that are looked through for a derived manifest. With more of them it is derived again,
 /// which comes to the same bytes.
@@ -50,8 +51,22 @@ pub(crate) struct Dialects {
     turns: Semaphore,
     /// Where derived manifests are, to spare a look through referrers. Asked again of the index.
     known: Recent<Wish, Digest>,
-    /// What a read-only registry has derived, by the repository that it belongs to.
+    /// What was derived and could not be stored, by the repository that it belongs to.
     shelf: Recent<(Repository, Digest), Bytes>,
+    /// Whether there ever was anything: a registry that may write need not look.
+    has_shelf: AtomicBool,
+}
+
+impl Dialects {
+    fn put_on_shelf(&self, repository: &Repository, derived: &Derived) {
+        for document in derived.documents.iter().chain([&derived.manifest]) {
+            let key = (repository.clone(), document.digest);
+            let content = Bytes::from(document.bytes.clone());
+            let cost = content.len();
+            self.shelf.insert(key, content, cost);
+        }
+        self.has_shelf.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Default for Dialects {
@@ -60,6 +75,7 @@ impl Default for Dialects {
             turns: Semaphore::new(AT_ONCE),
             known: Recent::new(REMEMBERED),
             shelf: Recent::new(SHELF_BYTES),
+            has_shelf: AtomicBool::new(false),
         }
     }
 }
@@ -103,10 +119,27 @@ impl Registry {
 
     /// Content that was derived and lies nowhere but in memory.
     pub(crate) fn shelved(&self, repository: &Repository, digest: &Digest) -> Option<Bytes> {
-        if !self.is_read_only() {
+        if !self.dialects.has_shelf.load(Ordering::Relaxed) {
             return None;
         }
         self.dialects.shelf.get(&(repository.clone(), *digest))
+    }
+
+    /// The size of content that lies in memory. Who is told that it is here may skip to push it,
+    /// so it is stored now, if that can be done at all.
+    pub(crate) async fn shelved_size(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Option<u64> {
+        let content = self.shelved(repository, digest)?;
+        let size = content.len() as u64;
+        if !self.is_read_only()
+            && let Err(error) = self.store_document(repository, digest, content).await
+        {
+            tracing::debug!(%repository, %digest, %error, "still in memory alone");
+        }
+        Some(size)
     }
 
     /// As [`Registry::shelved`], for a manifest.
@@ -168,7 +201,8 @@ impl Registry {
         Ok(found)
     }
 
-    /// Stores what was derived, or keeps it in memory where nothing may be written.
+    /// Stores what was derived, or keeps it in memory where nothing may be written, or can be: a
+    /// pull must not fail for want of room.
     async fn keep(&self, wish: &Wish, derived: Derived) -> Result<FoundManifest, Error> {
         let (repository, source, dialect) = wish;
         let digest = derived.manifest.digest;
@@ -176,16 +210,18 @@ impl Registry {
             from: *source,
             dialect: *dialect,
         };
-        let record = if self.is_read_only() {
-            let record = store::record_of(&derived, derivation)?;
-            for document in derived.documents.into_iter().chain([derived.manifest]) {
-                let key = (repository.clone(), document.digest);
-                let cost = document.bytes.len();
-                self.dialects.shelf.insert(key, document.bytes.into(), cost);
-            }
-            record
+        let stored = if self.is_read_only() {
+            Err(Error::ReadOnly)
         } else {
-            self.store_derived(repository, derivation, derived).await?
+            self.store_derived(repository, derivation, &derived).await
+        };
+        let record = match stored {
+            Err(error) if takes_nothing_in(&error) => {
+                tracing::debug!(%repository, %digest, %error, "derived in memory");
+                self.dialects.put_on_shelf(repository, &derived);
+                store::record_of(&derived, derivation)?
+            }
+            stored => stored?,
         };
         self.dialects.known.insert(wish.clone(), digest, 1);
         Ok(FoundManifest::new(digest, record))
@@ -198,7 +234,9 @@ impl Registry {
             if let Some(record) = self.index.manifest(repository, &digest).await? {
                 return Ok(Some(FoundManifest::new(digest, record)));
             }
-            if let Some(found) = self.shelved_manifest(repository, &digest) {
+            // Where it can be stored, it is, as soon as there is room again.
+            let shelved = self.shelved_manifest(repository, &digest);
+            if let Some(found) = shelved.filter(|_| self.is_read_only()) {
                 return Ok(Some(found));
             }
         }
@@ -231,4 +269,15 @@ fn inexpressible(repository: &Repository, wish: &Wish, source: Inexpressible) ->
         dialect: wish.2,
         source,
     }
+}
+
+/// Whether this failure says that the storage takes nothing in, and nothing of what it has.
+fn takes_nothing_in(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::ReadOnly
+            | Error::StorageFull { .. }
+            | Error::Degraded { .. }
+            | Error::ObjectDenied { .. }
+    )
 }

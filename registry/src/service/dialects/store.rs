@@ -1,9 +1,10 @@
 //! Stores a derived manifest, as durably as one that was pushed.
 
-use artifact::Repository;
 use artifact::dialect::Derived;
 use artifact::manifest::Manifest;
 use artifact::media_type::hayloft;
+use artifact::{Digest, Repository};
+use bytes::Bytes;
 
 use crate::error::Error;
 use crate::service::Registry;
@@ -31,20 +32,31 @@ pub(super) fn record_of(
 }
 
 impl Registry {
+    /// Stores a document and links it into the repository.
+    pub(super) async fn store_document(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        content: Bytes,
+    ) -> Result<(), Error> {
+        let size = content.len() as u64;
+        let mut lock = self.lock_content(digest).await?;
+        self.blobs.put(digest, content).await?;
+        self.link_blob(lock.as_mut(), repository, digest, size)
+            .await
+    }
+
     /// Stores documents, then the manifest, which makes them all needed.
     pub(super) async fn store_derived(
         &self,
         repository: &Repository,
         derivation: Derivation,
-        derived: Derived,
+        derived: &Derived,
     ) -> Result<ManifestRecord, Error> {
-        let mut record = record_of(&derived, derivation)?;
-        for document in derived.documents {
-            let digest = document.digest;
-            let size = document.bytes.len() as u64;
-            let mut lock = self.lock_content(&digest).await?;
-            self.blobs.put(&digest, document.bytes.into()).await?;
-            self.link_blob(lock.as_mut(), repository, &digest, size)
+        let mut record = record_of(derived, derivation)?;
+        for document in &derived.documents {
+            let content = document.bytes.clone().into();
+            self.store_document(repository, &document.digest, content)
                 .await?;
         }
         let digest = derived.manifest.digest;
@@ -56,7 +68,7 @@ impl Registry {
             return Err(unknown(repository, &gone));
         };
         record.is_mirrored = source.is_mirrored;
-        let content = derived.manifest.bytes.into();
+        let content = derived.manifest.bytes.clone().into();
         self.blobs.put(&digest, content).await?;
         if let Some(stored) = self.index.manifest(repository, &digest).await? {
             record.pushed = stored.pushed;

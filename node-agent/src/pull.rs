@@ -70,7 +70,7 @@ pub struct Puller {
     transport: Transport,
     flights: SingleFlight,
     turns: Arc<Semaphore>,
-    options: PullOptions,
+    options: Arc<PullOptions>,
 }
 
 /// A model that is in the cache now.
@@ -95,7 +95,7 @@ impl Puller {
             flights: SingleFlight::default(),
             turns: Arc::new(Semaphore::new(options.downloads.max(1))),
             cache,
-            options,
+            options: Arc::new(options),
         }
     }
 

@@ -307,3 +307,17 @@ async fn a_web_page_in_the_place_of_an_answer_is_told_as_such() {
     let error = tag(&library, "1b").await.unwrap_err();
     assert!(error.to_string().contains("web page"), "{error}");
 }
+
+#[tokio::test]
+async fn a_token_that_ran_out_leads_to_one_new_handshake() {
+    let upstream = Upstream::start().await;
+    upstream.require_token("first");
+    upstream.add_model("1", noise(1000, 1));
+    let at = format!("oci+http://{}/test", upstream.address());
+    let origin = origin(&at, "model", Credentials::Anonymous).await;
+    let found = tag(&origin, "1").await.unwrap();
+    assert_eq!(upstream.counts().tokens, 1);
+    upstream.require_token("second");
+    blobs(&origin, &found.manifest, &found.documents).await;
+    assert_eq!(upstream.counts().tokens, 2);
+}

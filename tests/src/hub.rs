@@ -18,12 +18,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use artifact::Digest;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
+use crate::authority::Pair;
 pub use crate::hub::repository::{Access, Storage};
 pub use crate::wire::Fault;
-use crate::wire::{self, After, Faults, Request, Sent};
+use crate::wire::{self, After, Faults, Request, Sent, Wire};
 use repository::Repository;
 
 /// What was sent of one file or blob.
@@ -42,6 +44,7 @@ pub struct Hub {
     content: SocketAddr,
     state: Arc<State>,
     tasks: Vec<JoinHandle<()>>,
+    is_secure: bool,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +110,19 @@ impl Hub {
     /// # Panics
     /// When no ports can be had.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same with TLS on the first address, and none on the second one.
+    ///
+    /// # Panics
+    /// When no ports can be had, or the certificate cannot be used.
+    pub async fn start_tls(pair: &Pair) -> Self {
+        Self::start_with(Some(wire::acceptor(pair))).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
+        let is_secure = tls.is_some();
         let questions = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let content = TcpListener::bind("127.0.0.2:0").await.expect("a port");
         let state = Arc::new(State::default());
@@ -115,14 +131,17 @@ impl Hub {
             content.local_addr().expect("an address"),
         );
         let serve = |listener: TcpListener, is_content: bool| {
+            let tls = tls.clone().filter(|_| !is_content);
             let state = Arc::clone(&state);
             tokio::spawn(async move {
                 let mut connections = tokio::task::JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
-                    let state = Arc::clone(&state);
+                    let (state, tls) = (Arc::clone(&state), tls.clone());
                     connections.spawn(async move {
                         // A client that goes away is none of the hub's business.
-                        let _ = serve(stream, &state, addresses.1, is_content).await;
+                        if let Ok(wire) = wire::secured(stream, tls.as_ref()).await {
+                            let _ = serve(wire, &state, addresses.1, is_content).await;
+                        }
                     });
                 }
             })
@@ -133,6 +152,7 @@ impl Hub {
             content: addresses.1,
             state,
             tasks,
+            is_secure,
         }
     }
 
@@ -151,7 +171,8 @@ impl Hub {
     /// Its URL: an `HF_ENDPOINT`, and the base of the library.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Puts a file into a repository of Hugging Face, as a commit on `main`; gives the commit. The
@@ -293,12 +314,11 @@ impl Drop for Hub {
 }
 
 async fn serve(
-    stream: TcpStream,
+    mut wire: Wire,
     state: &State,
     content: SocketAddr,
     is_content: bool,
 ) -> io::Result<()> {
-    let mut wire = wire::wire(stream)?;
     while let Some(request) = Request::read(&mut wire).await? {
         let line = format!("{} {}", request.method, request.path);
         let line = if is_content { format!("@{line}") } else { line };

@@ -103,11 +103,10 @@ pub enum Error {
     Transport {
         /// What was asked for.
         url: String,
-        /// What happened.
+        /// What happened, told in full: the chain behind it repeats it in worse words.
         problem: Problem,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
+        /// Where it was told from.
+        cause: reqwest::Error,
     },
     /// The registry sent nothing, or next to nothing, for too long.
     #[error("{url} sent too little for {} s", waited.as_secs())]
@@ -302,7 +301,7 @@ impl Error {
         Self::Transport {
             url: shown(url),
             problem: Problem::of(&source, url),
-            source: source.without_url(),
+            cause: source.without_url(),
         }
     }
 
@@ -310,8 +309,8 @@ impl Error {
     pub(crate) fn broken(url: &str, source: reqwest::Error) -> Self {
         Self::Transport {
             url: url.to_owned(),
-            problem: Problem::Broken,
-            source: source.without_url(),
+            problem: Problem::broken(&source),
+            cause: source.without_url(),
         }
     }
 
@@ -319,9 +318,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Transport {
-                source, problem, ..
-            } => !source.is_builder() && problem.may_pass(),
+            Self::Transport { cause, problem, .. } => !cause.is_builder() && problem.may_pass(),
             Self::Proxy { is_refusal, .. } => !is_refusal,
             Self::Stalled { .. } | Self::Truncated { .. } => true,
             Self::Status { status, .. } => {
@@ -340,7 +337,7 @@ impl Error {
     /// Whether nothing listens at the address: asking again in a moment rarely helps.
     #[must_use]
     pub fn is_down(&self) -> bool {
-        matches!(self, Self::Transport { source, .. } if source.is_connect())
+        matches!(self, Self::Transport { cause, .. } if cause.is_connect())
     }
 
     /// Whether somebody is there who does not let this caller have it: other credentials, or

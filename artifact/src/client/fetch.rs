@@ -13,7 +13,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use reqwest::{Response, StatusCode};
 
-use crate::client::answer::{header_number, shown};
+use crate::client::answer::{content_type, header_number, shown};
 use crate::client::error::Error;
 use crate::client::registry::RegistryClient;
 use crate::client::retry::RetryPolicy;
@@ -139,6 +139,9 @@ impl BlobSource {
         if let Some(announced) = header_number(answer.headers(), "content-length")
             && announced != expected
         {
+            if content_type(answer.headers()).is_some_and(|kind| kind == "text/html") {
+                return Err(Error::WebPage { url });
+            }
             return Err(Error::WrongSize {
                 url,
                 announced,
@@ -155,18 +158,18 @@ impl BlobSource {
             let value = answer.headers().get(name);
             value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
-        let content_type = text(CONTENT_TYPE).unwrap_or_default();
+        let media_type = text(CONTENT_TYPE).unwrap_or_default();
         let got = text(CONTENT_RANGE).unwrap_or_default();
         let wrong = || Error::WrongRange {
             url: shown(answer.url()),
             asked: range.start,
-            got: if content_type.starts_with("multipart/") {
-                content_type.clone()
+            got: if media_type.starts_with("multipart/") {
+                media_type.clone()
             } else {
                 got.chars().take(100).collect()
             },
         };
-        if content_type.starts_with("multipart/") {
+        if media_type.starts_with("multipart/") {
             return Err(wrong());
         }
         let (span, total) = parse_content_range(&got).ok_or_else(wrong)?;

@@ -179,7 +179,7 @@ impl Transport {
         let Error::Transport {
             url: shown,
             problem,
-            source,
+            cause,
         } = error
         else {
             return error;
@@ -188,7 +188,7 @@ impl Transport {
             return Error::Transport {
                 url: shown,
                 problem,
-                source,
+                cause,
             };
         };
         let reason = match problem {
@@ -201,7 +201,7 @@ impl Transport {
                 return Error::Transport {
                     url: shown,
                     problem,
-                    source,
+                    cause,
                 };
             }
         };

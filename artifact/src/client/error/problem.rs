@@ -43,7 +43,10 @@ pub enum Problem {
         reason: &'static str,
     },
     /// The connection broke.
-    Broken,
+    Broken {
+        /// What the system or the protocol says.
+        reason: String,
+    },
 }
 
 impl Problem {
@@ -53,7 +56,7 @@ impl Problem {
         let mut found = if error.is_timeout() {
             Self::Silent
         } else {
-            Self::Broken
+            Self::broken(error)
         };
         while let Some(current) = cause {
             if let Some(problem) = Self::told_by(current, url) {
@@ -62,6 +65,17 @@ impl Problem {
             cause = current.source();
         }
         found
+    }
+
+    /// A connection that broke, in the words of the innermost cause.
+    pub(super) fn broken(error: &reqwest::Error) -> Self {
+        let mut cause: &(dyn StdError + 'static) = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        Self::Broken {
+            reason: cause.to_string(),
+        }
     }
 
     /// What one error of the chain says; the innermost that says something decides.
@@ -127,7 +141,7 @@ impl Problem {
             | Self::Tls { .. }
             | Self::Tunnel { .. }
             | Self::Redirect { .. } => false,
-            Self::Name { .. } | Self::Nobody | Self::Silent | Self::Broken => true,
+            Self::Name { .. } | Self::Nobody | Self::Silent | Self::Broken { .. } => true,
         }
     }
 }
@@ -151,7 +165,7 @@ impl fmt::Display for Problem {
             Self::Redirect { to, reason } => {
                 write!(f, "it redirects to {to}, which is not followed: {reason}")
             }
-            Self::Broken => f.write_str("the connection broke off"),
+            Self::Broken { reason } => write!(f, "the connection broke off ({reason})"),
         }
     }
 }

@@ -124,7 +124,7 @@ pub(super) fn fetched(fetched: Fetched, known: Option<&Known>) -> Result<Answer,
             digest,
             etag,
         } => Answer::Found(Box::new(Found {
-            manifest,
+            manifest: *manifest,
             digest,
             etag,
             documents: Vec::new(),

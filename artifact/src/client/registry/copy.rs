@@ -27,7 +27,10 @@ impl RegistryClient {
         match self.manifest(asked).await? {
             Fetched::Found {
                 manifest, digest, ..
-            } => Ok(Resolved { manifest, digest }),
+            } => Ok(Resolved {
+                manifest: *manifest,
+                digest,
+            }),
             Fetched::Unchanged { .. } => Err(self.unasked(StatusCode::NOT_MODIFIED)),
         }
     }

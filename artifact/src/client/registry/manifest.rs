@@ -34,7 +34,7 @@ pub(crate) enum Fetched {
     Unchanged { etag: Option<String> },
     /// The manifest; its digest was checked against its bytes.
     Found {
-        manifest: Manifest,
+        manifest: Box<Manifest>,
         digest: Digest,
         etag: Option<String>,
     },
@@ -69,7 +69,10 @@ impl RegistryClient {
         match self.manifest(asked).await? {
             Fetched::Found {
                 manifest, digest, ..
-            } if manifest.config().is_some() => Ok(Resolved { manifest, digest }),
+            } if manifest.config().is_some() => Ok(Resolved {
+                manifest: *manifest,
+                digest,
+            }),
             Fetched::Found { .. } => Err(Error::NotAModel {
                 reference: Box::new(self.reference.clone()),
                 reason: "it is an index of several manifests; name one of them by its digest",
@@ -105,7 +108,7 @@ impl RegistryClient {
                 source,
             })?;
         Ok(Fetched::Found {
-            manifest,
+            manifest: Box::new(manifest),
             digest,
             etag: etag_of(&headers),
         })

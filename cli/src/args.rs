@@ -396,7 +396,7 @@ pub(crate) struct TagArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// The model
+    /// The model: HOST/NAMESPACE/NAME[:TAG], hf.co/OWNER/NAME[:QUANTISATION], or a bare name
     pub(crate) reference: String,
     /// Show all metadata of its GGUF file, whose header is read for it
     #[arg(long)]
@@ -404,6 +404,8 @@ pub(crate) struct InspectArgs {
     /// Speak plain HTTP to a registry that is not on this machine
     #[arg(long)]
     pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) sources: SourcesArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

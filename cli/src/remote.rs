@@ -1,4 +1,4 @@
-//! Parts of a model that are read from its registry without pulling it.
+//! Parts of a model that are read where it is without pulling it.
 
 use anyhow::{Context, Result};
 use artifact::client::fetch::Mode;
@@ -11,20 +11,21 @@ use artifact::manifest::{Descriptor, Manifest};
 const FIRST_BYTES: u64 = 1024 * 1024;
 
 /// Reads as much of the blob's beginning as its header needs.
-pub(crate) async fn read_header(registry: &RegistryClient, layer: &Descriptor) -> Result<Header> {
+pub(crate) async fn read_header(source: &BlobSource) -> Result<Header> {
     let mut start = Vec::new();
     let mut wanted = FIRST_BYTES;
     loop {
-        read_to(registry, layer, &mut start, wanted).await?;
-        match Header::parse(&start, Some(layer.size)) {
+        read_to(source, &mut start, wanted).await?;
+        match Header::parse(&start, Some(source.size())) {
             Ok(header) => return Ok(header),
             Err(gguf::Error::Truncated { .. })
-                if wanted < layer.size && wanted < gguf::MAX_HEADER_BYTES =>
+                if wanted < source.size() && wanted < gguf::MAX_HEADER_BYTES =>
             {
                 wanted = (wanted * 4).min(gguf::MAX_HEADER_BYTES);
             }
             Err(error) => {
-                return Err(error).with_context(|| format!("{} is not a GGUF file", layer.digest));
+                let digest = source.digest();
+                return Err(error).with_context(|| format!("{digest} is not a GGUF file"));
             }
         }
     }
@@ -36,12 +37,12 @@ pub(crate) async fn read_parts(registry: &RegistryClient, manifest: &Manifest) -
     for text in dialect::texts_of(manifest) {
         if text.size <= MAX_TEXT_BYTES as u64 {
             let mut content = Vec::new();
-            read_to(registry, text, &mut content, text.size).await?;
+            read_to(&source(registry, text), &mut content, text.size).await?;
             parts.texts.insert(text.digest, content);
         }
     }
     if let Some(weights) = dialect::weights_of(manifest) {
-        parts.header = match read_header(registry, weights).await {
+        parts.header = match read_header(&source(registry, weights)).await {
             Ok(header) => Some(header),
             // Weights that are no GGUF file have nothing to tell, in any dialect.
             Err(error) if error.is::<gguf::Error>() => None,
@@ -51,16 +52,14 @@ pub(crate) async fn read_parts(registry: &RegistryClient, manifest: &Manifest) -
     Ok(parts)
 }
 
-/// Reads on until `start` has the first `wanted` bytes of the blob.
-async fn read_to(
-    registry: &RegistryClient,
-    blob: &Descriptor,
-    start: &mut Vec<u8>,
-    wanted: u64,
-) -> Result<()> {
+fn source(registry: &RegistryClient, blob: &Descriptor) -> BlobSource {
     let retry = RetryPolicy::default();
-    let source = BlobSource::new(registry.clone(), blob.digest, blob.size, retry);
-    let range = start.len() as u64..wanted.min(blob.size);
+    BlobSource::new(registry.clone(), blob.digest, blob.size, retry)
+}
+
+/// Reads on until `start` has the first `wanted` bytes of the blob.
+async fn read_to(source: &BlobSource, start: &mut Vec<u8>, wanted: u64) -> Result<()> {
+    let range = start.len() as u64..wanted.min(source.size());
     if range.is_empty() {
         return Ok(());
     }
@@ -68,7 +67,7 @@ async fn read_to(
     while let Some((_, bytes)) = reader
         .next()
         .await
-        .with_context(|| format!("reading the start of {}", blob.digest))?
+        .with_context(|| format!("reading the start of {}", source.digest()))?
     {
         start.extend_from_slice(&bytes);
     }

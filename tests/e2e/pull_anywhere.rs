@@ -182,3 +182,22 @@ async fn models_from_everywhere_answer_in_both_protocols() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_model_is_can_be_seen_anywhere_without_a_pull() {
+    let hub = hub().await;
+    let environment = [("HF_ENDPOINT", hub.url())];
+    let library = format!("registry.ollama.ai=ollama+{}", hub.url());
+    for (name, flags) in [
+        ("hf.co/Seed/Hay-Tiny-GGUF:Q8_0", &[][..]),
+        ("hay-tiny", &["--upstream", &library]),
+    ] {
+        let words = ["inspect", name, "--output", "json"];
+        let said = hayloft(&[&words, flags].concat(), &environment).await;
+        let said: Value = serde_json::from_str(&said.succeeded()).unwrap();
+        assert_eq!(said["gguf"]["parameters"], 2_787_584, "{name}");
+        assert_eq!(said["gguf"]["metadata"]["llama.context_length"], 512);
+    }
+    let words = ["inspect", "hf.co/Seed/Hay-Tiny-GGUF:Q2_K"];
+    assert_eq!(hayloft(&words, &environment).await.code, 3);
+}

@@ -184,7 +184,7 @@ async fn stock_ollama_goes_on_after_it_was_killed_in_mid_pull() {
     let home = scratch();
     let insecure = format!("http://{}/hub/model:1", mirror.address());
     let pull = ["pull", "--insecure", &insecure];
-    let mut first = ollama_with_own_store(home.path());
+    let first = ollama_with_own_store(home.path());
     let mut client = peer::command("ollama", home.path());
     let mut client = client
         .env("OLLAMA_HOST", first.address())
@@ -204,7 +204,6 @@ async fn stock_ollama_goes_on_after_it_was_killed_in_mid_pull() {
     .await;
     first.kill();
     let _ = client.wait();
-    drop(first);
     let second = ollama_with_own_store(home.path());
     let _ = tokio::task::block_in_place(|| ollama_client(home.path(), &second, &pull));
     let whole = std::fs::read_dir(&blobs).unwrap().flatten();

@@ -64,12 +64,6 @@ impl PeerServer {
         Self { child, address }
     }
 
-    /// Ends it as a crash would.
-    pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
     /// `host:port`.
     pub(crate) fn address(&self) -> &str {
         &self.address

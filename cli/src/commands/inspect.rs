@@ -6,11 +6,14 @@ mod described;
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use artifact::Reference;
-use artifact::client::{RegistryClient, RegistryOptions, Transport};
+use artifact::ModelName;
+use artifact::client::{
+    self, Answer, Found, Origin, RegistryOptions, RetryPolicy, Selector, Transport,
+};
 use artifact::dialect::{self, Role};
 use artifact::gguf::{self, Header};
-use artifact::manifest::Descriptor;
+use artifact::manifest::{Descriptor, Manifest};
+use artifact::reference::DEFAULT_TAG;
 
 use crate::args::{InspectArgs, Output};
 use crate::endpoint;
@@ -28,28 +31,21 @@ struct Weights {
 }
 
 pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
-    let reference = Reference::parse(&args.reference)?;
-    let options = RegistryOptions {
-        plain_http: args.plain_http,
-        credentials: endpoint::stored_logins(),
-    };
-    let registry = RegistryClient::open(&Transport::default(), &reference, &options).await?;
-    let resolved = registry
-        .resolve()
+    let name = ModelName::parse(&args.reference)?;
+    let place = find(args, &name)
         .await
-        .with_context(|| format!("inspecting {reference}"))?;
-    let layers = resolved.manifest.layers().iter();
-    let layer = layers
-        .clone()
-        .find(|layer| dialect::role_of(layer) == Role::Model);
+        .with_context(|| format!("inspecting {name}"))?;
+    let manifest = &place.found.manifest;
+    let mut layers = manifest.layers().iter();
+    let layer = layers.find(|layer| dialect::role_of(layer) == Role::Model);
     let weights = match layer {
-        Some(layer) => known_of(&registry, layer, args.metadata).await?,
+        Some(layer) => known_of(&place.origin, manifest, layer, args.metadata).await?,
         None => Weights::default(),
     };
     let description = Description {
-        reference: &reference,
-        digest: &resolved.digest,
-        manifest: &resolved.manifest,
+        reference: place.name.as_str(),
+        digest: &place.found.digest,
+        manifest,
         weights: &weights,
     };
     match args.output.output {
@@ -58,13 +54,74 @@ pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
     }
 }
 
-/// A registry of ours has read the header already; at any other one its beginning is read here.
+/// A model, and the origin that has it.
+#[derive(Debug)]
+struct Place {
+    name: ModelName,
+    origin: Origin,
+    found: Box<Found>,
+}
+
+/// The first origin that has the model, of those that its name may lead to.
+async fn find(args: &InspectArgs, name: &ModelName) -> Result<Place> {
+    let sources = args.sources.to_sources()?;
+    let transport = Transport::new(args.sources.rest.to_transport());
+    let options = RegistryOptions {
+        plain_http: args.plain_http,
+        credentials: endpoint::stored_logins(),
+    };
+    let mut worst: Option<client::Error> = None;
+    for name in sources.candidates(name)? {
+        for origin in sources.open(&transport, &name, &options).await? {
+            match origin.manifest(&selector_of(&name), None).await {
+                Ok(Answer::Found(found)) if found.manifest.config().is_some() => {
+                    return Ok(Place {
+                        name,
+                        origin,
+                        found,
+                    });
+                }
+                Ok(_) => {
+                    return Err(client::Error::NotAModel {
+                        reference: Box::new(name.reference().clone()),
+                        reason: "it is an index of several manifests; name one of them by its digest",
+                    }
+                    .into());
+                }
+                // That one does not have it says less than that another cannot be asked.
+                Err(error) if worst.as_ref().is_none_or(client::Error::is_absent) => {
+                    worst = Some(error);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    let unknown = || client::Error::ManifestUnknown {
+        reference: Box::new(name.reference().clone()),
+    };
+    Err(worst.unwrap_or_else(unknown).into())
+}
+
+fn selector_of(name: &ModelName) -> Selector {
+    let reference = name.reference();
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => Selector::Digest(*digest),
+        (None, Some(tag)) => Selector::Tag(tag.as_str().to_owned()),
+        (None, None) => Selector::Tag(DEFAULT_TAG.to_owned()),
+    }
+}
+
+/// A registry of ours has read the header already; from any other origin its beginning is read.
 async fn known_of(
-    registry: &RegistryClient,
+    origin: &Origin,
+    manifest: &Manifest,
     layer: &Descriptor,
     with_metadata: bool,
 ) -> Result<Weights> {
-    let annotations = registry.blob_annotations(&layer.digest).await?;
+    let annotations = match origin.registry() {
+        Some(registry) => registry.blob_annotations(&layer.digest).await?,
+        None => BTreeMap::new(),
+    };
     let is_known = annotations.contains_key(gguf::annotations::KIND);
     if is_known && !with_metadata {
         let header = None;
@@ -73,7 +130,8 @@ async fn known_of(
             header,
         });
     }
-    let header = read_header(registry, layer).await?;
+    let source = origin.blob(layer, manifest, RetryPolicy::default())?;
+    let header = read_header(&source).await?;
     let annotations = match gguf::check(&header) {
         _ if is_known => annotations,
         Ok(kind) => gguf::annotations(&header, kind),

@@ -1,6 +1,7 @@
 //! What `inspect` found, for programs and for people.
 
 use anyhow::Result;
+use artifact::Digest;
 use artifact::dialect::{self, Dialect};
 use artifact::gguf::annotations::{
     ARCHITECTURE, CONTEXT_LENGTH, FAULT, KIND, LICENSE, NAME, PARAMETER_SIZE, PARAMETERS,
@@ -8,7 +9,6 @@ use artifact::gguf::annotations::{
 };
 use artifact::gguf::{Header, Value as GgufValue};
 use artifact::manifest::Manifest;
-use artifact::{Digest, Reference};
 use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 
@@ -22,7 +22,7 @@ const SHOWN_CHARACTERS: usize = 100;
 
 /// A model as its registry has it.
 pub(super) struct Description<'a> {
-    pub(super) reference: &'a Reference,
+    pub(super) reference: &'a str,
     pub(super) digest: &'a Digest,
     pub(super) manifest: &'a Manifest,
     pub(super) weights: &'a Weights,
@@ -68,7 +68,7 @@ impl Description<'_> {
 
     /// The same in tables.
     pub(super) fn print(&self) -> Result<()> {
-        say!("reference   {}", self.reference)?;
+        say!("reference   {}", escape(self.reference))?;
         say!("digest      {}", self.digest)?;
         say!("media type  {}", escape(self.manifest.media_type()))?;
         say!("dialect     {}", in_lower_case(Dialect::of(self.manifest))?)?;

@@ -45,7 +45,7 @@ fn hugging_face() -> Result<OriginUrl> {
 
 /// The token as Hugging Face's own tools find it: `HF_TOKEN`, else the file that `HF_TOKEN_PATH`
 /// names, else the one that `hf auth login` writes.
-fn hugging_face_token() -> Result<Credentials> {
+pub(crate) fn hugging_face_token() -> Result<Credentials> {
     if let Some(token) = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")) {
         return token_of(&token).context("HF_TOKEN");
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use artifact::Repository;
-use artifact::client::{Credentials, OriginUrl, Timeouts};
+use artifact::client::{Credentials, OriginUrl, TransportOptions};
 use url::Url;
 
 use crate::watched::Reload;
@@ -217,10 +217,12 @@ pub struct Mirror {
     pub pinned: Vec<String>,
     /// Connections to an upstream for one blob. Default: 4.
     pub connections: usize,
-    /// How long an upstream may take.
-    pub timeouts: Timeouts,
+    /// How upstreams are reached: times, a proxy, authorities.
+    pub transport: TransportOptions,
     /// Who asks registries.
     pub credentials: Credentials,
+    /// Who asks Hugging Face.
+    pub hub_credentials: Credentials,
 }
 
 impl Default for Mirror {
@@ -234,8 +236,9 @@ impl Default for Mirror {
             keep: Duration::from_secs(600),
             pinned: Vec::new(),
             connections: 4,
-            timeouts: Timeouts::default(),
+            transport: TransportOptions::default(),
             credentials: Credentials::Anonymous,
+            hub_credentials: Credentials::Anonymous,
         }
     }
 }

@@ -17,11 +17,13 @@ pub(crate) mod usage;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
-use artifact::Repository;
-use artifact::client::{Origin, RegistryOptions, Transport};
+use artifact::client::{Credentials, Origin, OriginKind, RegistryOptions, Transport};
+use artifact::{Digest, Repository, Tag};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::config;
@@ -33,6 +35,9 @@ use freshness::{Freshness, Generations, Name};
 use routes::{Route, Routes};
 use upstream::Upstream;
 use usage::Usage;
+
+/// Lists of tags that are remembered; one may have thousands.
+const MOST_LISTS: usize = 256;
 
 /// What came of a question about a manifest.
 #[derive(Clone, Debug)]
@@ -58,6 +63,10 @@ pub(crate) struct Mirror {
     questions: Mutex<HashMap<Name, Question>>,
     /// How requests spelled the names of repositories that have upper case in them.
     spellings: Mutex<Generations<Repository, String>>,
+    /// What upstreams listed as the tags of repositories, and when.
+    listed: Mutex<Generations<Repository, (Instant, Arc<Vec<Tag>>)>>,
+    /// When an upstream was asked for what refers to a manifest.
+    referred: Mutex<Generations<(Repository, Digest), Instant>>,
     /// Whose mirror it is, for work that outlives a request.
     registry: OnceLock<Weak<Registry>>,
 }
@@ -70,9 +79,11 @@ impl Mirror {
             freshness: Freshness::default(),
             fills: Fills::open(data)?,
             usage: Usage::open(data.mirror_usage()),
-            transport: Transport::with_timeouts(settings.timeouts),
+            transport: Transport::new(settings.transport.clone()),
             questions: Mutex::default(),
             spellings: Mutex::default(),
+            listed: Mutex::new(Generations::of(MOST_LISTS)),
+            referred: Mutex::default(),
             registry: OnceLock::new(),
             settings: settings.clone(),
         })
@@ -93,9 +104,31 @@ impl Mirror {
     /// Notes how a request spelled a repository.
     pub(crate) fn note_spelling(&self, repository: &Repository, spelled: &str) {
         if self.routes.of(repository).is_some() {
-            self.spellings()
-                .insert(repository.clone(), spelled.to_owned());
+            locked(&self.spellings).insert(repository.clone(), spelled.to_owned());
         }
+    }
+
+    /// What an upstream listed as the tags of a repository within `time`.
+    pub(crate) fn listed(&self, repository: &Repository, time: Duration) -> Option<Arc<Vec<Tag>>> {
+        let (at, tags) = locked(&self.listed).get(repository)?;
+        (at.elapsed() < time).then_some(tags)
+    }
+
+    /// Notes what an upstream lists.
+    pub(crate) fn note_listed(&self, repository: &Repository, tags: Arc<Vec<Tag>>) {
+        locked(&self.listed).insert(repository.clone(), (Instant::now(), tags));
+    }
+
+    /// Whether it is `time` ago that somebody asked what refers to a manifest; whoever is told so
+    /// asks now.
+    pub(crate) fn is_due(&self, repository: &Repository, subject: &Digest, time: Duration) -> bool {
+        let mut referred = locked(&self.referred);
+        let name = (repository.clone(), *subject);
+        let is_due = referred.get(&name).is_none_or(|at| at.elapsed() >= time);
+        if is_due {
+            referred.insert(name, Instant::now());
+        }
+        is_due
     }
 
     /// A mirrored repository at one of its upstreams.
@@ -105,12 +138,17 @@ impl Mirror {
         upstream: &Upstream,
         repository: &Repository,
     ) -> Result<Origin, Error> {
-        let spelled = self.spellings().get(repository);
+        let spelled = locked(&self.spellings).get(repository);
         let spelled = spelled.unwrap_or_else(|| repository.as_str().to_owned());
         let name = route.name_at_upstream(&spelled).unwrap_or(&spelled);
         let options = RegistryOptions {
             plain_http: false,
-            credentials: self.settings.credentials.clone(),
+            credentials: match upstream.at().kind {
+                OriginKind::Oci => self.settings.credentials.clone(),
+                OriginKind::HuggingFace => self.settings.hub_credentials.clone(),
+                // The library knows its users by keys that are no business of a mirror.
+                OriginKind::Ollama => Credentials::Anonymous,
+            },
         };
         upstream.origin(&self.transport, name, &options).await
     }
@@ -147,16 +185,13 @@ impl Mirror {
     }
 
     fn questions(&self) -> MutexGuard<'_, HashMap<Name, Question>> {
-        self.questions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        locked(&self.questions)
     }
+}
 
-    fn spellings(&self) -> MutexGuard<'_, Generations<Repository, String>> {
-        self.spellings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
+/// Nothing is ever half done under these locks.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// That a question is being asked. When it ends, in whatever way, the next one is asked anew.

@@ -169,6 +169,9 @@ impl Registry {
         repository: &Repository,
         page: Page,
     ) -> Result<Vec<Tag>, Error> {
+        if let Some(mirrored) = self.mirrored(repository) {
+            return mirrored.tags(page).await;
+        }
         if !self.index.has_repository(repository).await? {
             return Err(Error::RepositoryUnknown {
                 repository: repository.clone(),
@@ -184,6 +187,9 @@ impl Registry {
         subject: &Digest,
         page: Page,
     ) -> Result<Vec<(Digest, ManifestRecord)>, Error> {
+        if let Some(mirrored) = self.mirrored(repository) {
+            mirrored.bring_referrers(subject).await;
+        }
         self.index.referrers(repository, subject, page).await
     }
 

@@ -138,7 +138,8 @@ async fn offline_nothing_is_asked_and_what_is_here_is_served() {
     let folder = scratch();
     let mut api = Api::on(mirror_of(&[&origin]).data(folder.path()).start());
     let warm = format!("{}/{MODEL}:1", api.server.address());
-    hayloft(&["mirror", "warm", &warm]).succeeded();
+    let said = hayloft(&["mirror", "warm", &warm]).succeeded();
+    assert!(said.contains("fetched, 0 B already there"), "{said}");
     api.server.terminate();
     let asked_before = origin.counts();
     let builder = mirror_of(&[&origin]).data(folder.path());
@@ -235,9 +236,11 @@ async fn nothing_that_is_missing_by_right_is_a_finding_or_is_collected() {
     let api = start(&origin);
     digest_of(&api, "1").await;
     let registry = api.server.address().to_owned();
-    hayloft(&["fsck", "--registry", &registry]).succeeded();
+    let said = hayloft(&["fsck", "--registry", &registry]).succeeded();
+    assert!(said.contains("0 faults"), "{said}");
     assert!(is_right(api.mirrored_blob(&digest).await, &digest).await);
-    hayloft(&["gc", "--registry", &registry, "--grace", "0s"]).succeeded();
+    let said = hayloft(&["gc", "--registry", &registry, "--grace", "0s"]).succeeded();
+    assert!(said.contains("0 blobs, 0 leases; 0 contents"), "{said}");
     origin.stop().await;
     assert!(is_right(api.mirrored_blob(&digest).await, &digest).await);
 }
@@ -271,4 +274,42 @@ async fn the_status_names_upstreams_that_fail_and_fills_on_their_way() {
     assert_eq!(status["upstreams"][0]["healthy"], false);
     assert_eq!(status["upstreams"][1]["healthy"], true);
     assert_eq!(status["fills"][0]["total"], 16 << 20);
+}
+
+#[tokio::test]
+async fn tags_of_the_upstream_are_listed_and_referrers_are_brought_in() {
+    let upstream = Api::start();
+    let image = upstream.push_image("team/app", "1", b"layer").await;
+    upstream.push_image("team/app", "2", b"other").await;
+    let signature = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": "application/vnd.example.signature",
+        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::sha256(b"{}"), "size": 2 },
+        "layers": [],
+        "subject": { "mediaType": OCI_MANIFEST, "digest": image, "size": 1 },
+    });
+    let put = upstream
+        .put_manifest("team/app", "signature", &signature)
+        .await;
+    assert_eq!(put.status(), StatusCode::CREATED);
+    let address = format!("hub=oci+{}", upstream.server.url());
+    let builder = Server::registry().argument("--upstream").argument(&address);
+    let api = Api::on(builder.start());
+    let tags: serde_json::Value = api
+        .get("hub/team/app/tags/list")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(tags["tags"], json!(["1", "2", "signature"]));
+    let page = api.get("hub/team/app/tags/list?n=1&last=1").await;
+    let page: serde_json::Value = page.json().await.unwrap();
+    assert_eq!(page["tags"], json!(["2"]));
+    let referrers = api.get(&format!("hub/team/app/referrers/{image}")).await;
+    let referrers: serde_json::Value = referrers.json().await.unwrap();
+    let found = &referrers["manifests"][0];
+    assert_eq!(found["artifactType"], "application/vnd.example.signature");
+    let none = api.get("hub/team/none/tags/list").await;
+    assert_eq!(none.status(), StatusCode::NOT_FOUND);
 }

@@ -1,13 +1,14 @@
 //! What a registry can be told of its upstreams.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgAction, Args, Subcommand};
-use registry::Upstream;
+use registry::{Secret, Upstream};
 
 use crate::args::OutputArgs;
-use crate::args::values::{Bound, duration, period, size_or_none, switch};
+use crate::args::values::{Bound, duration, period, secret, size_or_none, switch};
 use crate::config::upstream;
 
 /// What to do with a registry's mirror.
@@ -134,4 +135,34 @@ pub(crate) struct MirrorArgs {
         value_parser = period
     )]
     pub(crate) mirror_stall: Duration,
+    /// The proxy to upstreams: http://, https://, socks5:// or socks5h://HOST:PORT [default:
+    /// HTTP_PROXY, HTTPS_PROXY, ALL_PROXY of the environment]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "HAYLOFT_MIRROR_PROXY",
+        hide_env_values = true,
+        value_parser = secret
+    )]
+    pub(crate) mirror_proxy: Option<Secret>,
+    /// Hosts, domains and networks that are reached without that proxy
+    #[arg(
+        long = "mirror-no-proxy",
+        value_name = "HOST",
+        env = "HAYLOFT_MIRROR_NO_PROXY",
+        requires = "mirror_proxy",
+        action = ArgAction::Append,
+        value_delimiter = ','
+    )]
+    pub(crate) mirror_no_proxies: Vec<String>,
+    /// A file with certificates of authorities in PEM, trusted beside the system's for upstreams;
+    /// repeatable
+    #[arg(
+        long = "mirror-ca",
+        value_name = "FILE",
+        env = "HAYLOFT_MIRROR_CA",
+        action = ArgAction::Append,
+        value_delimiter = ';'
+    )]
+    pub(crate) mirror_cas: Vec<PathBuf>,
 }

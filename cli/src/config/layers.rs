@@ -293,6 +293,15 @@ fn refuse_secrets(said: &ArgMatches) -> Result<(), Failure> {
             advice: "write the URL into a file and name that with --index-file, or set HAYLOFT_INDEX",
         });
     }
+    if flagged("mirror_proxy")
+        .iter()
+        .any(|url| secrets::has_password(url))
+    {
+        return Err(Failure::SecretOnCommandLine {
+            flag: "--mirror-proxy",
+            advice: "set HAYLOFT_MIRROR_PROXY, or write it into the configuration file",
+        });
+    }
     if flagged("storage_options")
         .iter()
         .any(|option| secrets::is_secret_option(option))

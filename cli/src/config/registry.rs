@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use artifact::client::Timeouts;
-use registry::{Bucket, Collection, Config, Index, Limits, Mirror, Secret, Storage, TlsFiles};
+use artifact::client::{
+    Credentials, OriginKind, ProxyOptions, Timeouts, Transport, TransportOptions,
+};
+use registry::{
+    Bucket, Collection, Config, Index, Limits, Mirror, Secret, Storage, TlsFiles, Upstream,
+};
 use url::Url;
 
 use crate::args::DataArgs;
@@ -14,6 +18,7 @@ use crate::args::registry::{
 };
 use crate::config::secrets;
 use crate::endpoint;
+use crate::sources;
 
 impl RegistryOptions {
     /// What the registry is started with.
@@ -24,7 +29,7 @@ impl RegistryOptions {
         self.collection.put_into(&mut config);
         self.access.put_into(&mut config);
         config.limits = self.limits.to_limits();
-        config.mirror = self.mirror.to_mirror();
+        config.mirror = self.mirror.to_mirror()?;
         Ok(config)
     }
 
@@ -166,8 +171,17 @@ impl AccessArgs {
 }
 
 impl MirrorArgs {
-    fn to_mirror(&self) -> Mirror {
-        Mirror {
+    fn to_mirror(&self) -> Result<Mirror> {
+        let is_hub = |upstream: &Upstream| upstream.at.kind == OriginKind::HuggingFace;
+        let hub_credentials = if self.upstreams.iter().any(is_hub) {
+            sources::hugging_face_token()?
+        } else {
+            Credentials::Anonymous
+        };
+        let transport = self.transport()?;
+        // A file that cannot be read is told now, not at the first question.
+        Transport::new(transport.clone()).check()?;
+        Ok(Mirror {
             upstreams: self.upstreams.clone(),
             offline: self.offline,
             tag_ttl: self.tag_ttl,
@@ -176,12 +190,28 @@ impl MirrorArgs {
             keep: self.mirror_keep,
             pinned: self.mirror_pins.clone(),
             connections: self.mirror_connections,
+            transport,
+            credentials: endpoint::stored_logins(),
+            hub_credentials,
+        })
+    }
+
+    fn transport(&self) -> Result<TransportOptions> {
+        let proxy = self.mirror_proxy.as_ref().map(|proxy| {
+            let url = proxy.reveal().parse().context("--mirror-proxy")?;
+            Ok::<_, anyhow::Error>(ProxyOptions {
+                url,
+                no_proxy: self.mirror_no_proxies.join(","),
+            })
+        });
+        Ok(TransportOptions {
             timeouts: Timeouts {
                 stall: self.mirror_stall,
                 ..Timeouts::default()
             },
-            credentials: endpoint::stored_logins(),
-        }
+            proxy: proxy.transpose()?,
+            ca_files: self.mirror_cas.clone(),
+        })
     }
 }
 

@@ -57,13 +57,22 @@ impl Freshness {
 pub(crate) struct Generations<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
+    most: usize,
 }
 
 impl<K, V> Default for Generations<K, V> {
     fn default() -> Self {
+        Self::of(GENERATION)
+    }
+}
+
+impl<K, V> Generations<K, V> {
+    /// With at most so many entries in each of the two.
+    pub(crate) fn of(most: usize) -> Self {
         Self {
             young: HashMap::new(),
             old: HashMap::new(),
+            most,
         }
     }
 }
@@ -81,7 +90,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
 
     /// Keeps a value, over what was kept before.
     pub(crate) fn insert(&mut self, key: K, value: V) {
-        if self.young.len() >= GENERATION && !self.young.contains_key(&key) {
+        if self.young.len() >= self.most && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key, value);

@@ -5,6 +5,7 @@
 
 mod blobs;
 mod fill;
+mod listings;
 mod manifests;
 mod room;
 pub(crate) mod status;

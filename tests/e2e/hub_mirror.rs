@@ -42,4 +42,8 @@ async fn a_repository_of_hugging_face_is_there_under_its_own_name() {
         .post("api/models/up/org/tiny/commit/main", String::new())
         .await;
     assert_eq!(pushed.status(), 405);
+    upstream.stop().await;
+    let alone = scratch();
+    let told = story(&hub.endpoint(), alone.path(), &["snapshot", "Org/Tiny"]);
+    assert!(told["folder"].as_str().unwrap().ends_with(&commit));
 }

@@ -7,6 +7,9 @@ use tests::{Server, hayloft};
 use crate::registry_dialects::{MODELFILE, as_docker, as_ollama, push};
 use crate::registry_support::{Api, OCI_INDEX, descriptor, header, image};
 
+/// How a client puts its requests.
+type Speak = fn(RequestBuilder) -> RequestBuilder;
+
 async fn digest_of(api: &Api, path: &str) -> String {
     let head = api.head(path).await;
     assert_eq!(head.status(), StatusCode::OK, "{path}");
@@ -38,8 +41,7 @@ async fn a_tag_beside_its_source_and_one_in_another_repository_are_the_same_mani
 async fn a_dialect_is_written_as_the_registry_would_derive_it() {
     let api = Api::start();
     let source = push(&api, "team/hay:1", Some(MODELFILE));
-    let clients: [(&str, fn(RequestBuilder) -> RequestBuilder); 2] =
-        [("ollama", as_ollama), ("docker", as_docker)];
+    let clients: [(&str, Speak); 2] = [("ollama", as_ollama), ("docker", as_docker)];
     for (form, speak) in clients {
         let said = hayloft(&["tag", &source, form, "--as", form, "-o", "json"]).succeeded();
         let said: Value = serde_json::from_str(&said).unwrap();

@@ -3,7 +3,7 @@
 use artifact::Digest;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tests::{Server, fixture, hayloft, scratch};
+use tests::{Server, eventually, fixture, hayloft, scratch};
 
 use crate::registry_support::{Api, OCI_MANIFEST, descriptor, error_code, header};
 
@@ -435,4 +435,49 @@ async fn a_model_that_comes_from_an_upstream_is_served_in_every_dialect_too() {
     // Names are the upstream's in any case.
     let folded = asked(&api, "Hub/Team/Hay/manifests/1", as_docker).await;
     assert_eq!(folded["layers"][0]["digest"], ollama["layers"][0]["digest"]);
+}
+
+#[tokio::test]
+async fn what_was_made_here_of_a_mirrored_model_does_not_go_to_make_room() {
+    let upstream = Api::start();
+    push(&upstream, "team/hay:1", Some(MODELFILE));
+    let folder = scratch();
+    let mut other = std::fs::read(fixture("hay-tiny-q8_0.gguf")).unwrap();
+    other.push(0);
+    let path = folder.path().join("other.gguf");
+    std::fs::write(&path, &other).unwrap();
+    let reference = format!("{}/team/other:1", upstream.server.address());
+    let _ = hayloft(&["push", path.to_str().unwrap(), &reference]).succeeded();
+
+    let route = format!("hub=oci+{}", upstream.server.url());
+    let mut mirror = Server::registry().argument("--upstream").argument(&route);
+    for argument in ["--mirror-size", "4MiB", "--mirror-keep", "0s"] {
+        mirror = mirror.argument(argument);
+    }
+    let api = Api::on(mirror.start());
+    let ollama = asked(&api, "hub/team/hay/manifests/1", as_ollama).await;
+    let weights = ollama["layers"][0]["digest"].as_str().unwrap();
+    let fill = async |repository: &str, digest: &str| {
+        let path = format!("hub/team/{repository}/blobs/{digest}");
+        let content = api.get(&path).await.bytes().await.unwrap();
+        assert_eq!(Digest::sha256(&content).to_string(), digest);
+    };
+    fill("hay", weights).await;
+    let next = asked(&api, "hub/team/other/manifests/1", as_ollama).await;
+    let digest = next["layers"][0]["digest"].as_str().unwrap();
+    fill("other", digest).await;
+    let file = |digest: &str| {
+        let blobs = api.server.data().join("registry/blobs/sha256");
+        blobs.join(digest.trim_start_matches("sha256:"))
+    };
+    eventually("the first weights have gone", 10, async || {
+        (!file(weights).exists()).then_some(())
+    })
+    .await;
+    for document in ollama["layers"].as_array().unwrap()[1..].iter() {
+        fill("hay", document["digest"].as_str().unwrap()).await;
+    }
+    fill("hay", ollama["config"]["digest"].as_str().unwrap()).await;
+    // They come back for the manifest that was made here as for the one that was pushed.
+    fill("hay", weights).await;
 }

@@ -201,3 +201,29 @@ async fn what_a_model_is_can_be_seen_anywhere_without_a_pull() {
     let words = ["inspect", "hf.co/Seed/Hay-Tiny-GGUF:Q2_K"];
     assert_eq!(hayloft(&words, &environment).await.code, 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_in_several_files_is_pulled_whole_and_answers() {
+    let hub = Hub::start().await;
+    let parts = tests::split_gguf(&weights());
+    for (number, part) in (1..).zip(parts) {
+        let path = format!("Q8_0/Hay-Tiny-Q8_0-0000{number}-of-00002.gguf");
+        hub.put_file(REPOSITORY, &path, part, Storage::Lfs);
+    }
+    let url = hub.url();
+    let server =
+        tokio::task::spawn_blocking(move || Server::all().environment("HF_ENDPOINT", &url).start());
+    let server = server.await.unwrap();
+    let runtime = server.url_of("runtime");
+    let words = [
+        "run",
+        "hf.co/Seed/Hay-Tiny-GGUF",
+        "--runtime",
+        &runtime,
+        "--temperature",
+        "0",
+    ];
+    let asked = [&words[..], &["What is the capital of France?"]].concat();
+    let answer = hayloft(&asked, &[]).await.succeeded();
+    assert_eq!(answer.trim(), CAPITAL);
+}

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use tests::hub::{Fault, Hub, Storage};
-use tests::{Authority, Finished, fixture, hayloft_command, run};
+use tests::hub::{Access, Fault, Hub, Storage};
+use tests::{Authority, Finished, Server, fixture, hayloft_command, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -197,4 +197,32 @@ async fn a_proxy_that_refuses_is_named_and_its_password_is_not() {
         pull(&upstream, &direct).await,
         &["models.test", "cannot be resolved"],
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_mirrors_a_private_repository_behind_a_private_authority() {
+    let authority = Authority::new();
+    let hub = Hub::start_tls(&authority.issue()).await;
+    fill(&hub);
+    hub.set_token("hf_geheim");
+    hub.set_access(REPOSITORY, Access::Private);
+    let (url, file) = (hub.url(), authority.file());
+    let started = tokio::task::spawn_blocking(move || {
+        Server::registry()
+            .argument("--upstream")
+            .argument(&format!("hub=hf+{url}"))
+            .argument("--mirror-ca")
+            .argument(file.to_str().unwrap())
+            .environment("HF_ENDPOINT", &url)
+            .environment("HF_TOKEN", "hf_geheim")
+            .start()
+    });
+    let registry = started.await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let manifest = "v2/hub/Seed/Hay-Tiny-GGUF/manifests/Q8_0";
+    let answer = client.get(format!("{}/{manifest}", registry.url())).send();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", registry.log());
+    assert!(!registry.log().contains("hf_geheim"));
+    assert_eq!(hub.leaks(), 0);
 }

@@ -28,6 +28,7 @@ mod server;
 
 mod small_disk;
 mod socks;
+mod split_gguf;
 pub mod squid;
 mod terminal;
 pub mod upstream;
@@ -47,6 +48,7 @@ pub use s3::S3Server;
 pub use server::{Builder, Server};
 pub use small_disk::SmallDisk;
 pub use socks::Socks;
+pub use split_gguf::split_gguf;
 pub use squid::Squid;
 pub use terminal::Terminal;
 

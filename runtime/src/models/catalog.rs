@@ -2,6 +2,7 @@
 //! not answer, reads the cache folder itself.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
@@ -77,7 +78,7 @@ impl Catalog {
                 reason: "its manifest names no GGUF file".to_owned(),
             });
         };
-        let path = self.layout.blob(&weights);
+        let path = self.path_of(&entry, &weights);
         let known = self.known().get(&entry.digest).cloned();
         let known = match known {
             Some(known) => known,
@@ -90,6 +91,19 @@ impl Catalog {
             defaults: known.defaults,
             template: known.template,
         })
+    }
+
+    /// Where llama.cpp opens a model: its blob, or in the plain view the first of several parts,
+    /// beside which it looks for the others by their names.
+    fn path_of(&self, entry: &ModelEntry, weights: &Digest) -> PathBuf {
+        let parts = entry.blobs.iter().filter(|blob| blob.role == Role::Model);
+        let first = entry.blob(Role::Model);
+        match first.and_then(|blob| blob.file_name.as_deref()) {
+            Some(name) if parts.count() > 1 => {
+                self.layout.plain_view_of(&entry.reference).join(name)
+            }
+            _ => self.layout.blob(weights),
+        }
     }
 
     /// Asks the agent for a model, and follows the pull.

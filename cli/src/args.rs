@@ -380,9 +380,11 @@ pub(crate) struct TagArgs {
     /// What is there already
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
-    /// Its new name: a tag, or HOST[:PORT]/NAMESPACE/NAME:TAG in the same registry [default: the source
-    /// itself, written in another dialect]
-    #[arg(value_name = "TARGET")]
+    #[arg(
+        value_name = "TARGET",
+        help = "Its new name: a tag, or HOST[:PORT]/NAMESPACE/NAME:TAG in the same registry \
+                [default: the source itself, written in another dialect]"
+    )]
     pub(crate) target: Option<String>,
     /// Write the model in this dialect [default: as it is]
     #[arg(long = "as", value_name = "DIALECT", value_enum)]

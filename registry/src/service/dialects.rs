@@ -1,7 +1,7 @@
 //! Dialects: a model that was pushed once, served as each client reads it.
 //!
 //! What a client needs in its own dialect is derived from the manifest it asked for, by
-//! [`artifact::dialect::derive`], and stored like anything that was pushed: documents as blobs of
+//! [`artifact::dialect::derive()`], and stored like anything that was pushed: documents as blobs of
 //! the same repository, the manifest under its digest, with a record that names its source as its
 //! subject. So it is listed among the source's referrers, stays as long as the source is needed and
 //! is collected with it. The same source always gives the same bytes: whoever derives it again, on

@@ -268,7 +268,9 @@ pub(crate) struct PushArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct PullArgs {
-    /// The model: HOST/NAMESPACE/NAME[:TAG], hf.co/OWNER/NAME[:QUANTISATION], or a bare name
+    #[arg(
+        help = "The model: HOST/NAMESPACE/NAME[:TAG], hf.co/OWNER/NAME[:QUANTISATION], or a bare name"
+    )]
     pub(crate) reference: String,
     /// Speak plain HTTP to a registry that is not on this machine
     #[arg(long)]
@@ -398,7 +400,9 @@ pub(crate) struct TagArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// The model: HOST/NAMESPACE/NAME[:TAG], hf.co/OWNER/NAME[:QUANTISATION], or a bare name
+    #[arg(
+        help = "The model: HOST/NAMESPACE/NAME[:TAG], hf.co/OWNER/NAME[:QUANTISATION], or a bare name"
+    )]
     pub(crate) reference: String,
     /// Show all metadata of its GGUF file, whose header is read for it
     #[arg(long)]

@@ -40,7 +40,7 @@ const TEXT: usize = 200;
 /// Most of a chat template, in characters.
 const TEMPLATE_START: usize = 80;
 
-/// What `header` says of its file, which [`check`](super::check) found to be of this kind.
+/// What `header` says of its file, which [`check`](fn@super::check) found to be of this kind.
 #[must_use]
 pub fn annotations(header: &Header, kind: Kind) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();

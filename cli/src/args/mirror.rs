@@ -34,8 +34,11 @@ pub(crate) struct MirrorStatusArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct WarmArgs {
-    /// Models in the mirror: HOST[:PORT]/PREFIX/NAME[:TAG]
-    #[arg(value_name = "REFERENCE", required = true)]
+    #[arg(
+        value_name = "REFERENCE",
+        required = true,
+        help = "Models in the mirror: HOST[:PORT]/PREFIX/NAME[:TAG]"
+    )]
     pub(crate) references: Vec<String>,
     /// Speak plain HTTP to a registry that is not on this machine
     #[arg(long)]

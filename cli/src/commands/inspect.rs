@@ -24,7 +24,7 @@ use described::Description;
 /// What is known of a model's weights.
 #[derive(Debug, Default)]
 struct Weights {
-    /// By the keys of [`artifact::gguf::annotations`].
+    /// By the keys of [`mod@artifact::gguf::annotations`].
     annotations: BTreeMap<String, String>,
     /// Where it was read.
     header: Option<Header>,

@@ -129,7 +129,7 @@ pub struct BlobRecord {
     pub size: u64,
     /// When it was pushed or mounted first.
     pub linked: Timestamp,
-    /// What its content says of itself, by the keys of [`artifact::gguf::annotations`].
+    /// What its content says of itself, by the keys of [`mod@artifact::gguf::annotations`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }

@@ -19,7 +19,7 @@ struct Known {
 }
 
 impl RegistryClient {
-    /// What the registry noted of a blob, by the keys of [`crate::gguf::annotations`]; nothing
+    /// What the registry noted of a blob, by the keys of [`mod@crate::gguf::annotations`]; nothing
     /// where it notes nothing, as any other registry than ours.
     ///
     /// # Errors

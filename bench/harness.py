@@ -216,17 +216,18 @@ def docker_registry(data, log_folder):
 
 
 @contextlib.contextmanager
-def distribution(data, log_folder):
-    """distribution 3, the reference registry, on a free port, with its data in `data`."""
+def distribution(data, log_folder, proxy=None):
+    """distribution 3, the reference registry, on a free port, with its data in `data`; `proxy` is
+    what makes it a pull-through cache."""
     program = ROOT / ".peers/bin/distribution"
     if not program.exists():
         raise Failed(f"{program} is not built: run scripts/build-peers.sh distribution")
-    with go_registry(program, data, log_folder) as server:
+    with go_registry(program, data, log_folder, proxy) as server:
         yield server
 
 
 @contextlib.contextmanager
-def go_registry(program, data, log_folder):
+def go_registry(program, data, log_folder, proxy=None):
     """Either version of distribution, with deletes allowed and as quiet as it can be."""
     address = free_address()
     name = pathlib.Path(program).name
@@ -242,6 +243,7 @@ def go_registry(program, data, log_folder):
                 },
                 "http": {"addr": address},
             }
+            | ({"proxy": proxy} if proxy else {})
         )
     )
     command = [program, "serve", config]

@@ -48,6 +48,9 @@ pub(crate) enum Asked {
     Absent,
 }
 
+/// Tags of a repository, and when they were listed.
+type Listed = (Instant, Arc<Vec<Tag>>);
+
 /// A question that several requests may wait for.
 pub(crate) type Question = Shared<BoxFuture<'static, Result<Asked, Arc<Error>>>>;
 
@@ -64,7 +67,7 @@ pub(crate) struct Mirror {
     /// How requests spelled the names of repositories that have upper case in them.
     spellings: Mutex<Generations<Repository, String>>,
     /// What upstreams listed as the tags of repositories, and when.
-    listed: Mutex<Generations<Repository, (Instant, Arc<Vec<Tag>>)>>,
+    listed: Mutex<Generations<Repository, Listed>>,
     /// When an upstream was asked for what refers to a manifest.
     referred: Mutex<Generations<(Repository, Digest), Instant>>,
     /// Whose mirror it is, for work that outlives a request.

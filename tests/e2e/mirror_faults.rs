@@ -203,7 +203,6 @@ async fn kill_9_again_and_again_costs_only_what_was_in_hand() {
     let in_hand = 4 * (4 * MIB + MIB);
     let sent = origin.counts().bytes;
     assert!(sent <= length + rounds * in_hand, "{sent} of {length}");
-    println!("{rounds} kills: {sent} bytes for {length}");
 }
 
 #[tokio::test]

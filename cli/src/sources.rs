@@ -36,7 +36,7 @@ impl ReachArgs {
 }
 
 /// Hugging Face, or what `HF_ENDPOINT` says.
-fn hugging_face() -> Result<OriginUrl> {
+pub(crate) fn hugging_face() -> Result<OriginUrl> {
     let text = variable("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
     // The text may hold a password: only the reason is told.
     let url = Url::parse(&text).context("HF_ENDPOINT is not a URL")?;

@@ -221,8 +221,8 @@ pub struct Mirror {
     pub transport: TransportOptions,
     /// Who asks registries.
     pub credentials: Credentials,
-    /// Who asks Hugging Face.
-    pub hub_credentials: Credentials,
+    /// Who asks Hugging Face; another upstream of its kind gets no token.
+    pub hub: Option<HubLogin>,
 }
 
 impl Default for Mirror {
@@ -238,9 +238,18 @@ impl Default for Mirror {
             connections: 4,
             transport: TransportOptions::default(),
             credentials: Credentials::Anonymous,
-            hub_credentials: Credentials::Anonymous,
+            hub: None,
         }
     }
+}
+
+/// A login for Hugging Face.
+#[derive(Clone, Debug)]
+pub struct HubLogin {
+    /// Where it is for: scheme, host and port.
+    pub at: OriginUrl,
+    /// The token.
+    pub credentials: Credentials,
 }
 
 /// Where repositories below a prefix are mirrored from.

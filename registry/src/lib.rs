@@ -21,8 +21,8 @@ mod watched;
 
 pub use app::{collect, fsck, serve};
 pub use config::{
-    Bucket, Collection, Config, GgufPolicy, GgufRule, Index, InvalidGgufRule, Limits, Mirror,
-    RetentionRule, Secret, Storage, TlsFiles, Upstream,
+    Bucket, Collection, Config, GgufPolicy, GgufRule, HubLogin, Index, InvalidGgufRule, Limits,
+    Mirror, RetentionRule, Secret, Storage, TlsFiles, Upstream,
 };
 pub use error::Error;
 pub use http::front::Listeners;

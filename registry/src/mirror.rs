@@ -148,7 +148,13 @@ impl Mirror {
             plain_http: false,
             credentials: match upstream.at().kind {
                 OriginKind::Oci => self.settings.credentials.clone(),
-                OriginKind::HuggingFace => self.settings.hub_credentials.clone(),
+                OriginKind::HuggingFace => {
+                    let hub = self.settings.hub.as_ref();
+                    let is_meant =
+                        |hub: &&config::HubLogin| hub.at.url.origin() == upstream.at().url.origin();
+                    let login = hub.filter(is_meant);
+                    login.map_or(Credentials::Anonymous, |hub| hub.credentials.clone())
+                }
                 // The library knows its users by keys that are no business of a mirror.
                 OriginKind::Ollama => Credentials::Anonymous,
             },

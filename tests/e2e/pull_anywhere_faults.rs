@@ -226,3 +226,22 @@ async fn a_registry_mirrors_a_private_repository_behind_a_private_authority() {
     assert!(!registry.log().contains("hf_geheim"));
     assert_eq!(hub.leaks(), 0);
 }
+
+#[tokio::test]
+async fn a_mirror_gives_its_token_to_no_other_upstream_of_the_kind() {
+    let hub = Hub::start().await;
+    fill(&hub);
+    hub.set_token("hf_geheim");
+    hub.set_access(REPOSITORY, Access::Private);
+    let upstream = format!("hub=hf+{}", hub.url());
+    // The token is for huggingface.co, as nothing else is said.
+    let registry = Server::registry()
+        .argument("--upstream")
+        .argument(&upstream)
+        .environment("HF_TOKEN", "hf_geheim")
+        .start();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let manifest = "v2/hub/Seed/Hay-Tiny-GGUF/manifests/Q8_0";
+    let answer = client.get(format!("{}/{manifest}", registry.url())).send();
+    assert!(answer.await.unwrap().status().is_client_error());
+}

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use artifact::client::{
-    Credentials, OriginKind, ProxyOptions, Timeouts, Transport, TransportOptions,
-};
+use artifact::client::{OriginKind, ProxyOptions, Timeouts, Transport, TransportOptions};
 use registry::{
-    Bucket, Collection, Config, Index, Limits, Mirror, Secret, Storage, TlsFiles, Upstream,
+    Bucket, Collection, Config, HubLogin, Index, Limits, Mirror, Secret, Storage, TlsFiles,
+    Upstream,
 };
 use url::Url;
 
@@ -173,10 +172,13 @@ impl AccessArgs {
 impl MirrorArgs {
     fn to_mirror(&self) -> Result<Mirror> {
         let is_hub = |upstream: &Upstream| upstream.at.kind == OriginKind::HuggingFace;
-        let hub_credentials = if self.upstreams.iter().any(is_hub) {
-            sources::hugging_face_token()?
+        let hub = if self.upstreams.iter().any(is_hub) {
+            Some(HubLogin {
+                at: sources::hugging_face()?,
+                credentials: sources::hugging_face_token()?,
+            })
         } else {
-            Credentials::Anonymous
+            None
         };
         let transport = self.transport()?;
         // A file that cannot be read is told now, not at the first question.
@@ -192,7 +194,7 @@ impl MirrorArgs {
             connections: self.mirror_connections,
             transport,
             credentials: endpoint::stored_logins(),
-            hub_credentials,
+            hub,
         })
     }
 

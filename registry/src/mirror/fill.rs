@@ -49,6 +49,8 @@ pub(crate) enum Phase {
 #[derive(Clone, Debug)]
 struct News {
     phase: Phase,
+    /// Whether its beginning was looked at and may come in.
+    is_vetted: bool,
     version: u64,
 }
 
@@ -85,6 +87,7 @@ impl Fill {
             schedule: Mutex::new(schedule),
             news: watch::Sender::new(News {
                 phase: Phase::Filling,
+                is_vetted: false,
                 version: 0,
             }),
             fetched: AtomicU64::new(0),
@@ -147,6 +150,30 @@ impl Fill {
                 Phase::Filling => {}
             }
             // The sender is a part of this fill, which is borrowed here.
+            let _ = news.changed().await;
+        }
+    }
+
+    /// Its beginning may come in.
+    pub(crate) fn vetted(&self) {
+        self.news.send_modify(|news| {
+            news.is_vetted = true;
+            news.version += 1;
+        });
+    }
+
+    /// Waits until its beginning was looked at.
+    pub(crate) async fn looked_at(&self) -> Result<(), Arc<Error>> {
+        let mut news = self.news.subscribe();
+        loop {
+            let now = news.borrow_and_update().clone();
+            match now.phase {
+                Phase::Failed(error) => return Err(error),
+                Phase::Done => return Ok(()),
+                Phase::Filling if now.is_vetted => return Ok(()),
+                Phase::Filling => {}
+            }
+            // As above.
             let _ = news.changed().await;
         }
     }

@@ -36,9 +36,13 @@ impl RemoteContent for FillContent {
                 return Ok(stream::empty().boxed());
             }
             let reader = Reader::new(self.0, range);
-            // A fill that fails at once, as it does when no upstream answers, is an error and not a
-            // body that is cut off.
-            if let Ok(Err(error)) = tokio::time::timeout(HEAD_TIME, reader.ready()).await {
+            // A fill that fails at once, as it does when no upstream answers or the blob is not let
+            // in, is an error and not a body that is cut off.
+            let ready = async {
+                reader.fill.looked_at().await.map_err(Error::Shared)?;
+                reader.ready().await
+            };
+            if let Ok(Err(error)) = tokio::time::timeout(HEAD_TIME, ready).await {
                 return Err(error);
             }
             let pieces = stream::unfold(Some(reader), |reader| async move {

@@ -21,6 +21,7 @@ impl Mirrored<'_> {
     pub(super) async fn vet(&self, fill: &Arc<Fill>) -> Result<Passed, Error> {
         let registry = self.registry;
         if registry.gate_policy(self.repository) == GgufPolicy::Off {
+            fill.vetted();
             return Ok(Passed::default());
         }
         let size = fill.size();
@@ -38,7 +39,10 @@ impl Mirrored<'_> {
                 digest: Box::new(fill.digest()),
                 reason,
             }),
-            passed => passed,
+            passed => {
+                fill.vetted();
+                passed
+            }
         }
     }
 }

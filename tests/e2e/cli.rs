@@ -30,7 +30,7 @@ fn exit_codes_tell_the_kind_of_failure() {
     let absent = format!("{}/demo/absent", registry.address());
     for (arguments, code) in [
         (vec!["no-such-verb"], 2),
-        (vec!["pull", "h:1/UPPER", "--data", data], 1),
+        (vec!["pull", "h:1/a//b", "--data", data], 1),
         (vec!["pull", &absent, "--data", data], 3),
         (vec!["rm", &absent, "--data", data], 3),
         (vec!["pull", "127.0.0.1:1/demo/x", "--data", data], 4),

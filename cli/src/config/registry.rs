@@ -239,6 +239,7 @@ mod tests {
 
     use crate::args::DataArgs;
     use crate::args::registry::RegistryOptions;
+    use crate::endpoint;
 
     fn options(flags: &[&str]) -> RegistryOptions {
         let command = RegistryOptions::augment_args(Command::new("registry"));
@@ -255,7 +256,9 @@ mod tests {
 
     #[test]
     fn without_flags_everything_is_as_the_library_has_it_by_default() {
-        let expected = Config::new("/data/registry");
+        let mut expected = Config::new("/data/registry");
+        // The library knows no home folder to look for logins in.
+        expected.mirror.credentials = endpoint::stored_logins();
         assert_eq!(
             format!("{:?}", config(&[]).unwrap()),
             format!("{expected:?}")

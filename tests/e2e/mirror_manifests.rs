@@ -313,3 +313,24 @@ async fn tags_of_the_upstream_are_listed_and_referrers_are_brought_in() {
     let none = api.get("hub/team/none/tags/list").await;
     assert_eq!(none.status(), StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn upstreams_of_the_file_are_those_of_the_command_line() {
+    let (first, second) = (Upstream::start().await, Upstream::start().await);
+    first.add_model("1", noise(100, 1));
+    second.add_model("2", noise(100, 2));
+    let folder = scratch();
+    let file = folder.path().join("hayloft.toml");
+    let tables = [&first, &second].map(|origin| {
+        let url = format!("http://{}", origin.address());
+        format!("[[registry.upstream]]\nprefix = \"hub\"\nkind = \"oci\"\nurl = \"{url}\"\n")
+    });
+    std::fs::write(&file, tables.concat()).unwrap();
+    let builder = Server::registry().argument("--config");
+    let api = Api::on(builder.argument(file.to_str().unwrap()).start());
+    digest_of(&api, "1").await;
+    digest_of(&api, "2").await;
+    std::fs::write(&file, "[[registry.upstream]]\nprefix = \"hub\"\nkind = \"ftp\"\nurl = \"x\"\n").unwrap();
+    let said = hayloft(&["config", "check", file.to_str().unwrap()]).failed();
+    assert!(said.contains(":1: registry.upstream:"), "{said}");
+}

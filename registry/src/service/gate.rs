@@ -3,7 +3,7 @@
 //! A GGUF file is known by its first bytes, and its header comes before everything else, so a
 //! blob is looked at while it streams in, from its first byte on: nothing is read twice, and a bad
 //! file is refused after its header and not after its last gigabyte. Whatever is no GGUF file
-//! passes after eight bytes. The rules are [`artifact::gguf::check`]'s, the same as before a push
+//! passes after eight bytes. The rules are [`artifact::gguf::check()`]'s, the same as before a push
 //! and before the runtime loads a model.
 //!
 //! A blob whose beginning did not pass here whole (an upload that went on in another process, a
@@ -45,7 +45,7 @@ pub(crate) enum Verdict {
 /// What the header of a good file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// Short texts, by the keys of [`artifact::gguf::annotations`].
+    /// Short texts, by the keys of [`artifact::gguf::annotations()`].
     pub(crate) annotations: BTreeMap<String, String>,
     /// The fewest bytes that the whole file can have.
     pub(crate) needs: u64,

@@ -330,7 +330,11 @@ async fn upstreams_of_the_file_are_those_of_the_command_line() {
     let api = Api::on(builder.argument(file.to_str().unwrap()).start());
     digest_of(&api, "1").await;
     digest_of(&api, "2").await;
-    std::fs::write(&file, "[[registry.upstream]]\nprefix = \"hub\"\nkind = \"ftp\"\nurl = \"x\"\n").unwrap();
+    std::fs::write(
+        &file,
+        "[[registry.upstream]]\nprefix = \"hub\"\nkind = \"ftp\"\nurl = \"x\"\n",
+    )
+    .unwrap();
     let said = hayloft(&["config", "check", file.to_str().unwrap()]).failed();
     assert!(said.contains(":1: registry.upstream:"), "{said}");
 }

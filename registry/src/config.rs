@@ -210,8 +210,8 @@ pub struct Mirror {
     /// Most bytes of mirrored blobs; what was not used for longest goes first. `None` for no limit
     /// but the storage.
     pub max_bytes: Option<u64>,
-    /// What was used within this time does not go, so that nobody who comes back for the rest of
-    /// it finds it gone. Default: 10 min.
+    /// What was used within this time goes only where nothing else is left to go, so that nobody
+    /// who comes back for the rest of it finds it gone. Default: 10 min.
     pub keep: Duration,
     /// Mirrored repositories whose blobs never go: names, or prefixes followed by `*`.
     pub pinned: Vec<String>,

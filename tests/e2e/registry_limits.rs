@@ -225,9 +225,14 @@ async fn idle_connections_make_room_and_health_answers_when_all_are_busy() {
 
     let mut busy = Vec::new();
     for _ in 0..4 {
-        let head = "PUT /v2/a/manifests/v1 HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n";
+        let head = "PUT /v2/a/manifests/v1 HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\
+                    expect: 100-continue\r\n\r\n";
         let mut stream = connect(&api);
         stream.write_all(head.as_bytes()).unwrap();
+        // Until then it counts as idle, and would make room for the questions below.
+        let mut waiting = [0; 12];
+        stream.read_exact(&mut waiting).unwrap();
+        assert_eq!(&waiting, b"HTTP/1.1 100");
         busy.push(stream);
     }
     eventually("all places are busy", 10, async || {

@@ -102,7 +102,7 @@ pub(crate) struct MirrorArgs {
         value_parser = size_or_none
     )]
     pub(crate) mirror_size: Bound<u64>,
-    /// A mirrored blob that was used within this time does not go to make room
+    /// A mirrored blob that was used within this time goes only where nothing else is left to go
     #[arg(
         long,
         value_name = "TIME",

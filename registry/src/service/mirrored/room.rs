@@ -90,14 +90,24 @@ impl Registry {
         }
         let goal = limit.saturating_sub(limit / 100 * SPARE_PERCENT);
         blobs.sort_by_key(|blob| blob.last_use);
-        for blob in blobs {
-            if held.saturating_add(coming) <= goal {
+        // What was used a moment ago goes only where nothing else is left to go.
+        for keep in [mirror.settings.keep, Duration::ZERO] {
+            let mut stayed = Vec::new();
+            for blob in blobs {
+                if held.saturating_add(coming) <= goal {
+                    break;
+                }
+                if self.evict(&blob, keep).await? {
+                    held -= blob.size;
+                    mirror.usage.set_held(held);
+                } else {
+                    stayed.push(blob);
+                }
+            }
+            if held.saturating_add(coming) <= limit {
                 break;
             }
-            if self.evict(&blob, mirror.settings.keep).await? {
-                held -= blob.size;
-                mirror.usage.set_held(held);
-            }
+            blobs = stayed;
         }
         Ok(held.saturating_add(coming) <= limit)
     }
@@ -150,10 +160,9 @@ impl Registry {
     /// in the way.
     async fn evict(&self, blob: &Held, keep: Duration) -> Result<bool, Error> {
         let now = self.index.now().await?;
-        let leased = self.index.leased_until(&blob.digest).await?;
         let is_in_use = now.duration_since(blob.last_use).unsigned_abs() < keep;
         let is_small = blob.size <= SMALL_BYTES;
-        if is_small || blob.is_pinned || is_in_use || leased.is_some_and(|until| until > now) {
+        if is_small || blob.is_pinned || is_in_use {
             return Ok(false);
         }
         for repository in &blob.repositories {
@@ -163,6 +172,11 @@ impl Registry {
         }
         for repository in &blob.repositories {
             let mut lock = self.lock_repository(repository, Some(&blob.digest)).await?;
+            // Under the lock that whoever takes a lease holds.
+            let leased = self.index.leased_until(&blob.digest).await?;
+            if leased.is_some_and(|until| until > now) {
+                return Ok(false);
+            }
             let key = RecordKey::Blob(repository.clone(), blob.digest);
             self.change(lock.as_mut(), vec![Change::Remove(key)])
                 .await?;

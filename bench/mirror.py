@@ -63,7 +63,8 @@ def cold(folder, upstream, model, path):
 
 
 def tell(clients, size, direct, ours, peer):
-    who = f"{clients} client{'s' if clients > 1 else ''}, cold"
+    line = f"line of {RATE / 1e6:g} MB/s"
+    who = f"{clients} client{'s' if clients > 1 else ''}, cold, {line}"
     harness.report(
         "mirror",
         f"{who}: bytes from upstream, times the blob",

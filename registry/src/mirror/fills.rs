@@ -43,6 +43,17 @@ impl Fills {
         })
     }
 
+    /// Works on the files where that may block.
+    pub(crate) async fn with_files<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&FillFiles) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let files = self.files.clone();
+        tokio::task::spawn_blocking(move || work(&files))
+            .await
+            .map_err(Error::Task)?
+    }
+
     /// The fill of a digest that is on its way.
     pub(crate) fn running(&self, digest: &Digest) -> Option<Arc<Fill>> {
         self.board()
@@ -69,14 +80,12 @@ impl Fills {
         let place = Arc::clone(self.board().entry(digest).or_default());
         let begun = place
             .get_or_try_init(|| async {
-                let files = self.files.clone();
-                let opening = tokio::task::spawn_blocking(move || {
-                    files.begin(&note).map(|(part, states)| {
-                        let fill = Arc::new(Fill::new(note, part, &states));
-                        (fill, states)
-                    })
-                });
-                let (fill, states) = opening.await.map_err(Error::Task)??;
+                let open = |files: &FillFiles| {
+                    let (part, states) = files.begin(&note)?;
+                    let fill = Arc::new(Fill::new(note, part, &states));
+                    Ok((fill, states))
+                };
+                let (fill, states) = self.with_files(open).await?;
                 start(Arc::clone(&fill), states);
                 Ok(fill)
             })

@@ -24,10 +24,7 @@ pub(super) struct Expected {
 impl Mirrored<'_> {
     /// The size of a blob in bytes, whether it is here or not.
     pub(crate) async fn blob_size(&self, digest: &Digest) -> Result<u64, Error> {
-        let index = &self.registry.index;
-        if index.blob(self.repository, digest).await?.is_some()
-            && let Some(size) = self.registry.blobs.stat(digest).await?
-        {
+        if let Some(size) = self.held_size(digest).await? {
             return Ok(size);
         }
         let expected = self.expected(digest).await?;
@@ -54,14 +51,7 @@ impl Mirrored<'_> {
 
     /// Begins or joins the fill of a blob; `None` when it is here.
     pub(super) async fn begin_fill(&self, digest: &Digest) -> Result<Option<Arc<Fill>>, Error> {
-        let registry = self.registry;
-        if registry
-            .index
-            .blob(self.repository, digest)
-            .await?
-            .is_some()
-            && registry.blobs.stat(digest).await?.is_some()
-        {
+        if self.held_size(digest).await?.is_some() {
             return Ok(None);
         }
         let expected = self.expected(digest).await?;
@@ -70,6 +60,15 @@ impl Mirrored<'_> {
             return Ok(None);
         }
         self.fill(&expected).await.map(Some)
+    }
+
+    /// The size of a blob that this repository holds and the storage has.
+    async fn held_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        let registry = self.registry;
+        match registry.index.blob(self.repository, digest).await? {
+            Some(_) => registry.blobs.stat(digest).await,
+            None => Ok(None),
+        }
     }
 
     async fn open_held(&self, digest: &Digest) -> Result<Option<OpenBlob>, Error> {

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tracing::Instrument;
 
 use crate::error::Error;
-use crate::mirror::fill::files::FillNote;
+use crate::mirror::fill::files::{FillFiles, FillNote};
 use crate::mirror::fill::{Candidate, Fill, Phase, download};
 use crate::service::blobs::unknown;
 use crate::service::gate::Passed;
@@ -90,9 +90,7 @@ impl Registry {
         let Some(mirror) = self.mirror().filter(|mirror| !mirror.settings.offline) else {
             return Ok(());
         };
-        let files = mirror.fills.files.clone();
-        let left = tokio::task::spawn_blocking(move || files.left());
-        for note in left.await.map_err(Error::Task)?? {
+        for note in mirror.fills.with_files(FillFiles::left).await? {
             let is_mirrored = |name: &Repository| mirror.routes.of(name).is_some();
             if !note.repository().is_some_and(|name| is_mirrored(&name)) {
                 tracing::warn!(blob.digest = %note.digest, repository = note.repository, "a fill is left of a repository that is not mirrored any more");
@@ -100,9 +98,10 @@ impl Registry {
             }
             let digest = note.digest;
             if self.is_filled(&note).await? {
-                let files = mirror.fills.files.clone();
-                let forget = tokio::task::spawn_blocking(move || files.forget(&digest));
-                forget.await.map_err(Error::Task)??;
+                mirror
+                    .fills
+                    .with_files(move |files| files.forget(&digest))
+                    .await?;
                 continue;
             }
             let start = |fill, states| Arc::clone(self).start_fill(fill, states);
@@ -173,7 +172,6 @@ impl Registry {
         };
         let candidates = mirrored.candidates(&expected).await?;
         let connections = mirror.settings.connections;
-        let files = mirror.fills.files.clone();
         let (actual, passed) = match tokio::try_join!(
             download(fill, states, candidates, connections),
             mirrored.vet(fill)
@@ -181,15 +179,15 @@ impl Registry {
             Ok(outcome) => outcome,
             Err(error) => {
                 if matches!(error, Error::FillRefused { .. }) {
-                    let forget = tokio::task::spawn_blocking(move || files.forget(&digest));
-                    forget.await.map_err(Error::Task)??;
+                    let forget = move |files: &FillFiles| files.forget(&digest);
+                    mirror.fills.with_files(forget).await?;
                 }
                 return Err(error);
             }
         };
         if actual != digest {
-            let quarantine = tokio::task::spawn_blocking(move || files.quarantine(&digest));
-            quarantine.await.map_err(Error::Task)??;
+            let quarantine = move |files: &FillFiles| files.quarantine(&digest);
+            mirror.fills.with_files(quarantine).await?;
             return Err(Error::FillMismatch {
                 expected: Box::new(digest),
                 actual: Box::new(actual),
@@ -216,8 +214,7 @@ impl Registry {
     ) -> Result<(), Error> {
         let mirror = self.mirror().ok_or(Error::Closing)?;
         let (digest, size) = (fill.digest(), fill.size());
-        let files = mirror.fills.files.clone();
-        let part = files.part(&digest);
+        let part = mirror.fills.files.part(&digest);
         let mut lock = self.lock_content(&digest).await?;
         if !self.blobs.adopt(&digest, &part).await? {
             self.upload_fill(repository, &digest, &part).await?;
@@ -225,8 +222,8 @@ impl Registry {
         let record = BlobRecord::new(size).annotated(passed.annotations);
         self.link_record(lock.as_mut(), repository, &digest, record)
             .await?;
-        let forget = tokio::task::spawn_blocking(move || files.forget(&digest));
-        forget.await.map_err(Error::Task)?
+        let forget = move |files: &FillFiles| files.forget(&digest);
+        mirror.fills.with_files(forget).await
     }
 
     /// Sends the bytes of a fill to a storage that is not on this disk.

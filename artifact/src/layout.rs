@@ -4,6 +4,7 @@
 //! ```text
 //! blobs/sha256/<hex>            complete, verified, read-only
 //! ingest/<hex>.{part,map}       a download in progress
+//! maps/sha256/<hex>             the chunk map of a complete blob, where it is known
 //! views/plain/<host>/<repository>/<tag>/{model.gguf,manifest.json,…}   links into blobs/
 //! views/ollama/{blobs,manifests}                                       an OLLAMA_MODELS folder
 //! index/                        can be rebuilt from the files
@@ -59,6 +60,15 @@ impl CacheLayout {
     #[must_use]
     pub fn blobs(&self, algorithm: crate::digest::Algorithm) -> PathBuf {
         self.root.join("blobs").join(algorithm.as_str())
+    }
+
+    /// The chunk map of a complete blob: can be lost, and counts for nothing unless it is right.
+    #[must_use]
+    pub fn chunk_map(&self, digest: &Digest) -> PathBuf {
+        self.root
+            .join("maps")
+            .join(digest.algorithm().as_str())
+            .join(digest.hex())
     }
 
     /// The folder of downloads in progress.

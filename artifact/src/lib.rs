@@ -1,7 +1,7 @@
 //! The shared vocabulary of Hayloft, in reading order.
 //!
 //! Names first ([`digest`], [`reference`](mod@reference), [`name`](mod@name), [`media_type`]), then what they name ([`manifest`],
-//! [`dialect`], [`gguf`], [`modelfile`]), then the contracts between the roles
+//! [`dialect`], [`gguf`], [`chunk_map`], [`modelfile`]), then the contracts between the roles
 //! ([`error_code`], [`layout`], [`agent_api`]).
 //!
 //! Without features this crate does no I/O, has no async code, reads no clock and no environment.
@@ -11,6 +11,7 @@
 pub mod agent_api;
 #[cfg(feature = "client")]
 pub mod catalog;
+pub mod chunk_map;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod dialect;
@@ -26,6 +27,7 @@ pub mod reference;
 #[cfg(feature = "trace")]
 pub mod trace;
 
+pub use chunk_map::{ChunkHash, ChunkMap};
 pub use digest::{Algorithm, Digest, Digester};
 pub use error_code::ErrorCode;
 pub use layout::CacheLayout;

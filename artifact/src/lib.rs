@@ -1,7 +1,7 @@
 //! The shared vocabulary of Hayloft, in reading order.
 //!
 //! Names first ([`digest`], [`reference`](mod@reference), [`name`](mod@name), [`media_type`]), then what they name ([`manifest`],
-//! [`dialect`], [`gguf`], [`chunk_map`], [`modelfile`]), then the contracts between the roles
+//! [`dialect`], [`hub`], [`gguf`], [`chunk_map`], [`modelfile`]), then the contracts between the roles
 //! ([`error_code`], [`layout`], [`agent_api`]).
 //!
 //! Without features this crate does no I/O, has no async code, reads no clock and no environment.
@@ -18,6 +18,7 @@ pub mod dialect;
 pub mod digest;
 pub mod error_code;
 pub mod gguf;
+pub mod hub;
 pub mod layout;
 pub mod manifest;
 pub mod media_type;

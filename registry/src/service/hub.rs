@@ -7,7 +7,6 @@
 
 pub(crate) mod commit;
 pub(crate) mod facts;
-pub(crate) mod files;
 pub(crate) mod memory;
 mod mirrored;
 mod refusal;
@@ -16,14 +15,15 @@ mod union;
 
 use std::sync::Arc;
 
+use artifact::hub::Commit;
+use artifact::hub::{HubFile, label, of_manifest};
 use artifact::manifest::Descriptor;
 use artifact::{Digest, Manifest, Repository, Tag};
 use jiff::Timestamp;
 
 use crate::error::Error;
 use crate::service::Registry;
-use crate::service::hub::files::HubFile;
-use crate::service::hub::revision::{Commit, Revision};
+use crate::service::hub::revision::Revision;
 use crate::service::manifests::{FoundManifest, ManifestReference};
 use crate::store::Page;
 
@@ -31,8 +31,6 @@ pub use refusal::Refusal;
 
 /// Most tags of one repository that are looked at for its branches and for the union of them.
 pub(crate) const MAX_TAGS: usize = 1_000;
-/// Most files of one revision. A manifest of 4 MiB has room for about as many layers.
-pub(crate) const MAX_FILES: usize = 10_000;
 
 /// The files of one commit.
 #[derive(Debug)]
@@ -201,10 +199,10 @@ impl Registry {
     ) -> Result<Arc<Snapshot>, Error> {
         let manifest = self.manifest_of(repository, &found).await?;
         let tags = self.index.tags_of(repository, &found.digest).await?;
-        let label = files::label(&tags, &found.digest);
+        let label = label(&tags, &found.digest);
         Ok(Arc::new(Snapshot {
             commit: mirrored::commit_of(&found, &manifest),
-            files: files::of_manifest(&manifest, repository, &label),
+            files: of_manifest(&manifest, repository, &label),
             updated: found.record.pushed,
             config: manifest.config().cloned(),
             manifest: Some(found.digest),

@@ -24,10 +24,11 @@ use crate::client::registry::RegistryOptions;
 use crate::client::retry::RetryPolicy;
 use crate::client::transport::Transport;
 use crate::digest::Digest;
+use crate::hub::{REVISION, SOURCE};
 use crate::manifest::{Descriptor, MAX_MANIFEST_BYTES, Manifest};
 use crate::media_type::{OCI_MANIFEST, modelpack};
 pub(crate) use api::Api;
-use pack::{About, REVISION, SOURCE};
+use pack::About;
 use quantisation::{NoChoice, choose, reads_like_one};
 use tree::{File, Revision};
 

@@ -1,5 +1,7 @@
 //! Making commits: a repository created, files asked about, and the commit itself.
 
+use artifact::hub::MAX_FILES;
+use artifact::hub::clean_path;
 use artifact::{Algorithm, Digest};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -19,9 +21,8 @@ use crate::http::hub::{Caller, read_json};
 use crate::http::incoming::Incoming;
 use crate::http::query::Query;
 use crate::service::hub::commit::{NewCommit, Operation};
-use crate::service::hub::files::clean_path;
 use crate::service::hub::revision::Revision;
-use crate::service::hub::{MAX_FILES, Reader, Refusal};
+use crate::service::hub::{Reader, Refusal};
 
 /// Largest body that creates a repository.
 const CREATE_BYTES: usize = 64 * 1024;

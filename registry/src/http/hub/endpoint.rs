@@ -4,6 +4,7 @@
 //! is looked for where a two-segment name ends first, then after one segment, then deeper: so every
 //! name that its clients can spell means what they mean, and deeper ones can be reached as well.
 
+use artifact::hub::clean_path;
 use artifact::{Algorithm, Digest, Repository};
 use http::Method;
 use uuid::Uuid;
@@ -13,7 +14,6 @@ use crate::http::access::Access;
 use crate::http::endpoint::decode;
 use crate::http::hub::failure::HubFailure;
 use crate::service::hub::Refusal;
-use crate::service::hub::files::clean_path;
 use crate::service::hub::revision::Revision;
 
 /// Most segments of a path: those of a repository, a revision and a file.

@@ -1,5 +1,6 @@
 //! What is known of repositories: lists of them, one of them, its branches and commits, and who asks.
 
+use artifact::hub::HubFile;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header;
@@ -16,7 +17,6 @@ use crate::http::query::Query;
 use crate::http::{insert, warn};
 use crate::service::hub::Snapshot;
 use crate::service::hub::facts::Facts;
-use crate::service::hub::files::HubFile;
 use crate::store::Page;
 
 /// Models of one page, when the client asks for no number.

@@ -3,6 +3,7 @@
 //! It asks the path of an Ollama manifest, so what tells the two apart is who asks. The files are
 //! then fetched from `resolve/main`, where llama.cpp sees those of all tags together.
 
+use artifact::hub::HubFile;
 use artifact::{Repository, Tag};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -14,7 +15,6 @@ use crate::error::Error;
 use crate::http::hub::failure::HubFailure;
 use crate::http::hub::tree::object_name;
 use crate::http::{State, header_text};
-use crate::service::hub::files::HubFile;
 use crate::service::hub::revision::Revision;
 use crate::service::hub::{Reader, Refusal};
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use artifact::Digest;
+use artifact::hub::HubFile;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header;
@@ -18,7 +19,6 @@ use crate::http::hub::{Caller, is_form, read};
 use crate::http::incoming::Incoming;
 use crate::http::insert;
 use crate::http::query::Query;
-use crate::service::hub::files::HubFile;
 use crate::service::hub::{Refusal, Snapshot};
 
 /// Most entries of one page, as Hugging Face has it.
@@ -223,8 +223,8 @@ mod tests {
 
     use crate::http::hub::tree::entries;
     use crate::service::hub::Snapshot;
-    use crate::service::hub::files::HubFile;
-    use crate::service::hub::revision::Commit;
+    use artifact::hub::Commit;
+    use artifact::hub::HubFile;
 
     fn snapshot(paths: &[&str]) -> Snapshot {
         let file = |path: &&str| HubFile {

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use artifact::dialect::modelpack_manifest;
+use artifact::hub::Commit;
+use artifact::hub::HubFile;
+use artifact::hub::MAX_FILES;
 use artifact::manifest::Descriptor;
 use artifact::media_type::{self, modelpack};
 use artifact::{Algorithm, Digest, Repository, Tag};
@@ -11,9 +14,8 @@ use bytes::Bytes;
 use futures::stream;
 
 use crate::error::Error;
-use crate::service::hub::files::HubFile;
-use crate::service::hub::revision::{Commit, Revision};
-use crate::service::hub::{MAX_FILES, Reader, Refusal, Snapshot};
+use crate::service::hub::revision::Revision;
+use crate::service::hub::{Reader, Refusal, Snapshot};
 use crate::service::manifests::{ManifestReference, NewManifest};
 use crate::service::{Registry, detached};
 use crate::store::Change;
@@ -321,8 +323,8 @@ mod tests {
     use artifact::media_type::modelpack;
 
     use crate::service::hub::commit::{check_parent, check_paths, kind_of, layer_of};
-    use crate::service::hub::files::HubFile;
-    use crate::service::hub::revision::Commit;
+    use artifact::hub::Commit;
+    use artifact::hub::HubFile;
 
     fn file(path: &str) -> HubFile {
         HubFile {

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use artifact::Repository;
 use artifact::dialect::ModelFacts;
 use artifact::gguf::annotations;
+use artifact::hub::HubFile;
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::service::Registry;
 use crate::service::hub::Snapshot;
-use crate::service::hub::files::HubFile;
 
 /// Largest config that is read.
 const MAX_CONFIG: u64 = 1024 * 1024;

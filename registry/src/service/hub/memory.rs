@@ -9,9 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use artifact::Repository;
+use artifact::hub::Commit;
 
 use crate::service::hub::Snapshot;
-use crate::service::hub::revision::Commit;
 
 /// Commits kept; one of a thousand files takes about 300 KB.
 const MOST: usize = 256;

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use artifact::client::OriginKind;
+use artifact::hub::{Commit, REVISION};
 use artifact::{Manifest, Repository, Tag};
 
 use crate::error::Error;
 use crate::service::Registry;
-use crate::service::hub::revision::Commit;
 use crate::service::hub::{Refusal, Snapshot};
 use crate::service::manifests::{FoundManifest, ManifestReference};
-
-/// A manifest that was made from a repository of Hugging Face says here which commit it is of.
-const REVISION: &str = "org.opencontainers.image.revision";
 
 impl Registry {
     /// The repositories that a client may mean by the name that it spells `id`, in the order in

@@ -1,43 +1,7 @@
-//! Revisions and commits: how a client names a state of a repository.
+//! Revisions: how a client names a state of a repository.
 
-use std::fmt;
-
-use artifact::{Digest, Tag};
-
-/// Characters of a commit's name, as git has it.
-const COMMIT_LENGTH: usize = 40;
-
-/// The name of a commit: 40 lower-case hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Commit(String);
-
-impl Commit {
-    /// Reads a commit's name; `None` if it is none.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let is_commit = text.len() == COMMIT_LENGTH && text.bytes().all(is_hex);
-        is_commit.then(|| Self(text.to_owned()))
-    }
-
-    /// The commit that a manifest is: the beginning of its digest. Git's own names are no longer,
-    /// and whoever could make two manifests with one beginning would harm nobody but themselves.
-    pub(crate) fn of_digest(digest: &Digest) -> Self {
-        let mut hex = digest.hex();
-        hex.truncate(COMMIT_LENGTH);
-        Self(hex)
-    }
-
-    /// The name.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Commit {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
+use artifact::Tag;
+use artifact::hub::Commit;
 
 /// How a request names a state of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,9 +31,10 @@ impl Revision {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
+    use artifact::hub::Commit;
     use artifact::{Digest, Tag};
 
-    use crate::service::hub::revision::{Commit, Revision};
+    use crate::service::hub::revision::Revision;
 
     #[test]
     fn revisions_are_main_tags_and_commits_and_nothing_else() {

@@ -1,16 +1,12 @@
 //! All tags of a repository as one commit: what `main` is where nobody set a tag of this name.
 
-use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
-use artifact::{Digest, Repository, Tag};
+use artifact::{Repository, hub};
 
 use crate::error::Error;
 use crate::service::Registry;
-use crate::service::hub::files::{self, HubFile};
-use crate::service::hub::revision::Commit;
-use crate::service::hub::{MAX_FILES, Snapshot};
+use crate::service::hub::Snapshot;
 use crate::service::manifests::{FoundManifest, ManifestReference};
 
 impl Registry {
@@ -23,11 +19,11 @@ impl Registry {
                 repository: repository.clone(),
             });
         }
-        let commit = commit_of(&tags);
+        let commit = hub::commit_of_tags(&tags);
         if let Some(kept) = self.hub_memory.get(repository, &commit) {
             return Ok(kept);
         }
-        tags.sort_by_key(|(tag, _)| (rank(tag), tag.clone()));
+        tags.sort_by_key(|(tag, _)| (hub::rank(tag), tag.clone()));
         let mut parts = Vec::new();
         let mut seen = Vec::new();
         for (tag, digest) in &tags {
@@ -51,7 +47,11 @@ impl Registry {
             commit,
             config: parts.iter().find_map(|(_, part)| part.config.clone()),
             updated: updated.unwrap_or_default(),
-            files: together(&parts),
+            files: hub::together(
+                parts
+                    .iter()
+                    .map(|(tag, part)| (tag.as_str(), part.files.as_slice())),
+            ),
             manifest: None,
             warning: None,
         });
@@ -66,45 +66,4 @@ impl Registry {
     ) -> Result<Arc<Snapshot>, Error> {
         self.snapshot_of(repository, found).await
     }
-}
-
-/// What the commit of these tags is called: it changes whenever one of them is set.
-fn commit_of(tags: &[(Tag, Digest)]) -> Commit {
-    let mut canonical = String::new();
-    for (tag, digest) in tags {
-        // Writing to a string cannot fail.
-        let _ = writeln!(canonical, "{}={digest}", tag.as_str());
-    }
-    Commit::of_digest(&Digest::sha256(canonical.as_bytes()))
-}
-
-/// The tag that people mean when they name none comes first.
-fn rank(tag: &Tag) -> u8 {
-    match tag.as_str() {
-        "main" => 0,
-        "latest" => 1,
-        _ => 2,
-    }
-}
-
-fn together(parts: &[(Tag, Arc<Snapshot>)]) -> Vec<HubFile> {
-    let mut content_at: HashMap<String, Digest> = HashMap::new();
-    let mut all = Vec::new();
-    for (tag, part) in parts {
-        for file in &part.files {
-            let mut file = file.clone();
-            if content_at
-                .get(&file.path)
-                .is_some_and(|there| *there != file.digest)
-            {
-                file.path = files::with_suffix(&file.path, tag.as_str());
-            }
-            let is_new = !content_at.contains_key(&file.path);
-            if is_new && all.len() < MAX_FILES {
-                content_at.insert(file.path.clone(), file.digest);
-                all.push(file);
-            }
-        }
-    }
-    all
 }

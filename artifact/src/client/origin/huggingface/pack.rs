@@ -4,12 +4,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::digest::Digest;
+use crate::hub::{REVISION, SOURCE};
 use crate::media_type::{OCI_MANIFEST, modelpack};
 
-/// Annotation: where the content came from. image-spec `annotations.md`.
-pub(super) const SOURCE: &str = "org.opencontainers.image.source";
-/// Annotation: which commit of it. image-spec `annotations.md`.
-pub(super) const REVISION: &str = "org.opencontainers.image.revision";
 /// Media type of program code in ModelPack.
 const CODE_RAW: &str = "application/vnd.cncf.model.code.v1.raw";
 
@@ -105,6 +102,7 @@ mod tests {
     use crate::client::origin::huggingface::pack::{About, Layer, pack};
     use crate::dialect::{Dialect, Role, role_of};
     use crate::digest::Digest;
+    use crate::hub::HubOrigin;
     use crate::manifest::Manifest;
 
     #[test]
@@ -132,6 +130,9 @@ mod tests {
         assert_eq!(Dialect::of(&manifest), Dialect::ModelPack);
         assert_eq!(manifest.config().unwrap().digest, Digest::sha256(&config));
         let roles: Vec<_> = manifest.layers().iter().map(role_of).collect();
+        let origin = HubOrigin::of(&manifest).unwrap();
+        assert_eq!(origin.name, about.name);
+        assert_eq!(origin.commit.as_str(), about.commit);
         assert_eq!(
             roles,
             [Role::Model, Role::Projector, Role::License, Role::Other]

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use artifact::dialect::{Role, file_name_of, role_of};
-use artifact::manifest::Descriptor;
-use artifact::media_type::modelpack;
-use artifact::{Algorithm, Digest, Manifest, Repository, Tag};
-
-use crate::service::hub::MAX_FILES;
+use crate::dialect::{Role, file_name_of, role_of};
+use crate::digest::{Algorithm, Digest};
+use crate::hub::MAX_FILES;
+use crate::manifest::{Descriptor, Manifest};
+use crate::media_type::modelpack;
+use crate::reference::{Repository, Tag};
 
 /// Longest path of a file, in bytes.
 const MAX_PATH: usize = 1_024;
@@ -17,28 +17,30 @@ const MAX_DEPTH: usize = 32;
 
 /// A file of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HubFile {
+pub struct HubFile {
     /// Its path: names joined by `/`, none of them `.` or `..`.
-    pub(crate) path: String,
+    pub path: String,
     /// The digest of its content, a SHA-256.
-    pub(crate) digest: Digest,
+    pub digest: Digest,
     /// Its size in bytes.
-    pub(crate) size: u64,
+    pub size: u64,
     /// What it is to its model.
-    pub(crate) role: Role,
+    pub role: Role,
     /// The media type of its layer.
-    pub(crate) media_type: String,
+    pub media_type: String,
 }
 
 impl HubFile {
     /// Whether it lies in this folder or deeper.
-    pub(crate) fn is_below(&self, folder: &str) -> bool {
+    #[must_use]
+    pub fn is_below(&self, folder: &str) -> bool {
         let rest = self.path.strip_prefix(folder);
         folder.is_empty() || rest.is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// Whether it is a GGUF file by its name.
-    pub(crate) fn is_gguf(&self) -> bool {
+    #[must_use]
+    pub fn is_gguf(&self) -> bool {
         let end = self.path.len().saturating_sub(5);
         self.path
             .get(end..)
@@ -46,17 +48,20 @@ impl HubFile {
     }
 
     /// Whether it is a vision projector by its name, as llama.cpp tells them.
-    pub(crate) fn is_projector(&self) -> bool {
+    #[must_use]
+    pub fn is_projector(&self) -> bool {
         self.is_gguf() && self.path.to_lowercase().contains("mmproj")
     }
 
     /// Whether it is weights, or a part of them.
-    pub(crate) fn is_weights(&self) -> bool {
+    #[must_use]
+    pub fn is_weights(&self) -> bool {
         self.is_gguf() && !self.is_projector()
     }
 
     /// The size of the pointer that git would have in its place.
-    pub(crate) fn pointer_size(&self) -> usize {
+    #[must_use]
+    pub fn pointer_size(&self) -> usize {
         let version = "version https://git-lfs.github.com/spec/v1\n";
         let oid = format!("oid sha256:{}\n", self.digest.hex());
         version.len() + oid.len() + format!("size {}\n", self.size).len()
@@ -64,7 +69,8 @@ impl HubFile {
 }
 
 /// A path as it is kept; `None` when a file cannot have it.
-pub(crate) fn clean_path(path: &str) -> Option<&str> {
+#[must_use]
+pub fn clean_path(path: &str) -> Option<&str> {
     let path = path.strip_prefix("./").unwrap_or(path);
     let is_name = |name: &str| !matches!(name, "" | "." | "..");
     let is_plain = !path.contains(|letter: char| letter.is_control() || letter == '\\');
@@ -76,7 +82,8 @@ pub(crate) fn clean_path(path: &str) -> Option<&str> {
 }
 
 /// `path` with something added before its extension.
-pub(crate) fn with_suffix(path: &str, suffix: &str) -> String {
+#[must_use]
+pub fn with_suffix(path: &str, suffix: &str) -> String {
     let (folder, name) = match path.rsplit_once('/') {
         Some((folder, name)) => (Some(folder), name),
         None => (None, path),
@@ -90,7 +97,8 @@ pub(crate) fn with_suffix(path: &str, suffix: &str) -> String {
 
 /// What files without a name are called after: the manifest's tag, else the beginning of its
 /// digest. Of several tags one that says more than `latest` is taken, the first in byte order.
-pub(crate) fn label(tags: &[Tag], digest: &Digest) -> String {
+#[must_use]
+pub fn label(tags: &[Tag], digest: &Digest) -> String {
     let says_something = |tag: &&Tag| !matches!(tag.as_str(), "latest" | "main");
     let chosen = tags.iter().find(says_something).or_else(|| tags.first());
     chosen.map_or_else(
@@ -101,11 +109,8 @@ pub(crate) fn label(tags: &[Tag], digest: &Digest) -> String {
 
 /// The files of a manifest. Layers that are neither named nor of a known kind, such as those of a
 /// container image, are none.
-pub(crate) fn of_manifest(
-    manifest: &Manifest,
-    repository: &Repository,
-    label: &str,
-) -> Vec<HubFile> {
+#[must_use]
+pub fn of_manifest(manifest: &Manifest, repository: &Repository, label: &str) -> Vec<HubFile> {
     let name = repository.segments().next_back().unwrap_or_default();
     let is_nameless = |layer: &&Descriptor| path_of(layer).is_none();
     let weights = manifest.layers().iter().filter(is_nameless);
@@ -185,10 +190,12 @@ fn name_of(role: Role, name: &str, label: &str, part: usize, parts: usize) -> Op
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
-    use artifact::{Digest, Manifest, Repository, Tag};
     use serde_json::{Value, json};
 
-    use crate::service::hub::files::{clean_path, label, of_manifest, with_suffix};
+    use crate::digest::Digest;
+    use crate::hub::files::{clean_path, label, of_manifest, with_suffix};
+    use crate::manifest::Manifest;
+    use crate::reference::{Repository, Tag};
 
     fn layer(media_type: &str, content: &str, path: Option<&str>) -> Value {
         let mut layer = json!({

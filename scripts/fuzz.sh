@@ -20,11 +20,11 @@ if [ "$(cargo fuzz --version 2>/dev/null)" != "cargo-fuzz $version" ]; then
 fi
 
 corpus=fuzz/corpus
-mkdir -p $corpus/gguf_header $corpus/modelfile $corpus/reference $corpus/manifest
+mkdir -p $corpus/gguf_header $corpus/modelfile $corpus/reference $corpus/manifest $corpus/chunk_map
 # The header of a real model, without its weights: it is found once they are past.
 head -c 65536 tests/fixtures/hay-tiny-q8_0.gguf >$corpus/gguf_header/hay-tiny-header
 
-for target in gguf_header modelfile reference manifest; do
+for target in gguf_header modelfile reference manifest chunk_map; do
     most=4096
     [ $target = gguf_header ] && most=65536
     echo "== fuzzing $target for $seconds s"

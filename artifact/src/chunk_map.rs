@@ -17,10 +17,13 @@
 //! 88  36  for each chunk: 4 length in bytes, little endian; 32 BLAKE3 of its bytes
 //! ```
 
+mod cutter;
+
 use std::fmt;
 use std::ops::Range;
 
 use crate::digest::{Algorithm, Digest};
+pub use cutter::Cutter;
 
 /// Media type of an encoded map.
 pub const CHUNK_MAP: &str = "application/vnd.hayloft.chunk-map.v1";
@@ -325,3 +328,6 @@ fn number(bytes: &[u8]) -> u32 {
         .rev()
         .fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,10 +134,14 @@ impl<'a> Cursor<'a> {
             self.sized(place, MAX_STRING_BYTES)
                 .map_err(|error| match error {
                     // Every string that is still to come has at least its length.
-                    Error::Truncated { needed, have } => Error::Truncated {
-                        needed: needed.saturating_add(left * 8),
-                        have,
-                    },
+                    Error::Truncated { needed, have } => {
+                        let needed = needed.saturating_add(left * 8);
+                        if needed > MAX_HEADER_BYTES {
+                            Error::HeaderTooLarge { needed }
+                        } else {
+                            Error::Truncated { needed, have }
+                        }
+                    }
                     error => error,
                 })?;
         }

@@ -31,6 +31,16 @@ impl Feed {
     /// As [`Header::parse`], without [`Error::Truncated`]. After an error or a header, do not push
     /// again.
     pub fn push(&mut self, chunk: &[u8]) -> Result<Option<Header>, Error> {
+        let result = self.read(chunk);
+        if !matches!(result, Ok(None)) {
+            self.bytes = Vec::new();
+        }
+        result
+    }
+
+    /// As [`Feed::push`], but all that came is still there for [`Feed::into_bytes`] after a header
+    /// or an error.
+    pub(crate) fn read(&mut self, chunk: &[u8]) -> Result<Option<Header>, Error> {
         let room = usize::try_from(MAX_HEADER_BYTES).unwrap_or(usize::MAX) - self.bytes.len();
         self.bytes
             .extend_from_slice(&chunk[..chunk.len().min(room)]);
@@ -39,19 +49,13 @@ impl Feed {
             return Ok(None);
         }
         match Header::parse(&self.bytes, self.file_size) {
-            Ok(header) => {
-                self.bytes = Vec::new();
-                Ok(Some(header))
-            }
+            Ok(header) => Ok(Some(header)),
             Err(Error::Truncated { needed, .. }) => {
                 let most = self.file_size.unwrap_or(u64::MAX).min(MAX_HEADER_BYTES);
                 self.next_try = needed.max(most.min(have.saturating_mul(2)));
                 Ok(None)
             }
-            Err(error) => {
-                self.bytes = Vec::new();
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -73,6 +77,11 @@ impl Feed {
     /// # Errors
     /// As [`Header::parse`], with [`Error::CutShort`] in the place of [`Error::Truncated`].
     pub fn finish(self) -> Result<Header, Error> {
+        self.end()
+    }
+
+    /// As [`Feed::finish`], but what came is still there for [`Feed::into_bytes`].
+    pub(crate) fn end(&self) -> Result<Header, Error> {
         let have = self.bytes.len() as u64;
         match Header::parse(&self.bytes, self.file_size) {
             Err(Error::Truncated { needed, .. }) => Err(Error::CutShort {
@@ -81,5 +90,9 @@ impl Feed {
             }),
             result => result,
         }
+    }
+    /// What was kept: every byte that came, up to [`MAX_HEADER_BYTES`].
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 }

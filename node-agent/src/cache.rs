@@ -24,6 +24,7 @@ use artifact::{Algorithm, CacheLayout, Digest, Manifest, Reference};
 use rustix::fs::Mode;
 
 use crate::error::Error;
+use crate::metrics::Metrics;
 use folder::Folder;
 use index::Index;
 pub(crate) use leases::Lease;
@@ -48,6 +49,7 @@ struct Inner {
     ollama: Folder,
     index: Index,
     leases: Leases,
+    metrics: Metrics,
     /// Held while the views change, so that publishing and removing never mix.
     views: Mutex<()>,
     /// The lock on the folder lasts as long as the file is open.
@@ -79,6 +81,7 @@ impl NodeCache {
             ollama: views.child("ollama")?,
             index: Index::open(&layout.index())?,
             leases: Leases::default(),
+            metrics: Metrics::default(),
             views: Mutex::new(()),
             root: folder,
             layout,
@@ -92,6 +95,12 @@ impl NodeCache {
     #[must_use]
     pub fn layout(&self) -> &CacheLayout {
         &self.0.layout
+    }
+
+    /// What happens in this cache is counted here.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// Runs blocking work on this cache off the async threads.

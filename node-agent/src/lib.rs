@@ -3,7 +3,8 @@
 //!
 //! Reading order: [`app`](Config) puts the parts together; `http` is the API; a request becomes a
 //! pull ([`Puller`]: resolve, plan, fetch, publish); the cache ([`NodeCache`]) keeps blobs, downloads
-//! in progress, views and the index, all below one folder laid out by [`artifact::layout`].
+//! in progress, views and the index, all below one folder laid out by [`artifact::layout`], and counts
+//! what happens ([`Metrics`]).
 //!
 //! Life of a pull: the tag becomes a manifest; blobs that are missing are fetched, one flight per
 //! digest, by ranges over a few connections, written in place, hashed and synced in step; a blob
@@ -14,9 +15,11 @@ mod app;
 mod cache;
 mod error;
 mod http;
+mod metrics;
 mod pull;
 
 pub use app::{Config, LocalNode, serve};
 pub use cache::NodeCache;
 pub use error::Error;
+pub use metrics::{Counted, Ensured, Metrics, Source, Verified};
 pub use pull::{PullOptions, Pulled, Puller};

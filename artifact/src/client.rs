@@ -6,11 +6,12 @@
 //! RegistryClient ── resolve, exists, put_manifest ──► any OCI registry
 //!    ├── fetch: ranged GET of a blob, checked and resumable
 //!    └── push:  one pass over a file, hashed while it is sent
-//! Origin ── manifest, blob, tags ──► a registry, the Ollama library or Hugging Face
+//! Origin ── manifest, blob, tags, chunk maps ──► a registry, the Ollama library or Hugging Face
 //! ```
 
 pub mod agent;
 mod answer;
+pub mod chunk_maps;
 pub mod error;
 pub mod fetch;
 pub mod logins;
@@ -23,6 +24,7 @@ pub mod sources;
 pub mod transport;
 
 pub use agent::{AgentClient, DEFAULT_AGENT};
+pub use chunk_maps::ChunkMaps;
 pub use error::{Error, chain};
 pub use fetch::{BlobSource, RangeReader};
 pub use logins::LoginFiles;

@@ -9,6 +9,7 @@
 mod agent_api;
 mod agent_faults;
 mod agent_push;
+mod chunk_maps;
 mod cli;
 mod config;
 mod hub_access;

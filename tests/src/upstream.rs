@@ -2,6 +2,7 @@
 //! real registry produces when it is asked to, and with counts of what it sent.
 
 mod answers;
+mod chunk_maps;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -15,12 +16,14 @@ use artifact::manifest::Descriptor;
 use artifact::media_type::modelpack;
 use artifact::{Digest, Reference};
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 pub use crate::wire::Fault;
 use crate::wire::{self, After, Faults, Request, Sent};
+pub use chunk_maps::chunk_map_of;
 
 /// What it has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,8 @@ struct Inner {
     /// By tag and by digest.
     manifests: HashMap<String, (String, Bytes)>,
     blobs: HashMap<String, Bytes>,
+    /// Descriptors by the digest of their subject.
+    referrers: HashMap<String, Vec<Value>>,
     token: Option<String>,
     announced_digest: Option<String>,
     /// Status of the answers to the next requests for manifests, and how many of them.
@@ -136,6 +141,12 @@ impl Upstream {
         let digest = Digest::sha256(&bytes);
         self.state.lock().blobs.insert(digest.to_string(), bytes);
         digest
+    }
+
+    /// Bytes under the digest of others.
+    pub fn add_wrong_blob(&self, digest: &Digest, bytes: impl Into<Bytes>) {
+        let mut inner = self.state.lock();
+        inner.blobs.insert(digest.to_string(), bytes.into());
     }
 
     /// A manifest under `test/model:TAG` and under its digest.

@@ -257,6 +257,16 @@ pub enum Error {
         /// The digest of what came.
         actual: Box<Digest>,
     },
+    /// A chunk map that says something else than it should.
+    #[error("the chunk map {map} of blob {blob} cannot be used: {reason}")]
+    ChunkMap {
+        /// The digest of the map, or of the manifest that offers maps.
+        map: Box<Digest>,
+        /// The digest of the blob, or of the manifest that the maps are of.
+        blob: Box<Digest>,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Not a manifest.
     #[error("{reference} has no valid manifest")]
     Manifest {
@@ -426,6 +436,7 @@ impl Error {
             | Self::RangesIgnored { .. }
             | Self::WrongSize { .. }
             | Self::DigestMismatch { .. }
+            | Self::ChunkMap { .. }
             | Self::Header { .. } => AgentErrorCode::Corrupt,
             Self::Transport { .. }
             | Self::Proxy { .. }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use artifact::Digest;
 use bytes::Bytes;
 
-use super::State;
+use super::{State, chunk_maps};
 use crate::wire::{After, Content, Request, Wire, content, send_small};
 
 pub(super) async fn answer(
@@ -46,6 +46,12 @@ pub(super) async fn answer(
             sent: &[&state.blobs],
         };
         return content(wire, request, blob).await;
+    }
+    if let Some((_, subject)) = path.rsplit_once("/referrers/") {
+        let index = (state.lock().referrers.get(subject)).map(|found| chunk_maps::index(found));
+        if let Some(index) = index {
+            return send_small(wire, 200, "", index.as_bytes()).await;
+        }
     }
     let status = if path == "/v2/" { 200 } else { 404 };
     send_small(wire, status, "", b"{}").await

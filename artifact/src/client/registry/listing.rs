@@ -83,7 +83,22 @@ impl RegistryClient {
     /// # Errors
     /// Those of any request.
     pub async fn referrers(&self, subject: &Digest) -> Result<Option<Bytes>, Error> {
-        let url = self.url(&format!("referrers/{subject}"))?;
+        self.referrers_at(&format!("referrers/{subject}")).await
+    }
+
+    /// As [`RegistryClient::referrers`], asking only for those of one artifact type. A registry
+    /// may pay no heed to that.
+    pub(crate) async fn referrers_of_type(
+        &self,
+        subject: &Digest,
+        artifact_type: &str,
+    ) -> Result<Option<Bytes>, Error> {
+        let path = format!("referrers/{subject}?artifactType={artifact_type}");
+        self.referrers_at(&path).await
+    }
+
+    async fn referrers_at(&self, path: &str) -> Result<Option<Bytes>, Error> {
+        let url = self.url(path)?;
         let answer = self
             .send(Operation::Pull, || {
                 self.http

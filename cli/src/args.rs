@@ -1,6 +1,7 @@
 //! The command line: every verb and flag, nothing else.
 
 pub(crate) mod config;
+pub(crate) mod disk;
 pub(crate) mod mirror;
 pub(crate) mod registry;
 pub(crate) mod runtime;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
 use crate::args::config::ConfigTask;
+use crate::args::disk::DiskArgs;
 use crate::args::mirror::MirrorTask;
 use crate::args::registry::RegistryOptions;
 use crate::args::runtime::{ModelsArgs, RuntimeArgs};
@@ -171,6 +173,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) sources: ServeSourcesArgs,
     #[command(flatten)]
+    pub(crate) disk: DiskArgs,
+    #[command(flatten)]
     pub(crate) models: ModelsArgs,
 }
 
@@ -190,6 +194,8 @@ pub(crate) struct AgentRoleArgs {
     pub(crate) listen: SocketAddr,
     #[command(flatten)]
     pub(crate) sources: SourcesArgs,
+    #[command(flatten)]
+    pub(crate) disk: DiskArgs,
 }
 
 #[derive(Args, Debug)]

@@ -35,7 +35,10 @@ impl Node {
             return Ok(Self::Agent(client));
         }
         let cache = data.cache()?;
-        let node = LocalNode::open(config(cache.clone())?)
+        let mut config = config(cache.clone())?;
+        // Whoever runs a verb has not asked for models to go; an agent is there to see to that.
+        config.disk.evicts = false;
+        let node = LocalNode::open(config)
             .await
             .with_context(|| format!("the cache {} cannot be opened", cache.display()))?;
         Ok(Self::Local(node))

@@ -9,10 +9,12 @@ use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
 use futures::future::BoxFuture;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::cache::NodeCache;
+use crate::cache::{DiskOptions, NodeCache};
 use crate::error::Error;
 use crate::http::{Api, router};
+use crate::keeper;
 use crate::pull::{PullOptions, Puller};
 
 /// Who may use the Unix socket: the agent's user and group.
@@ -29,6 +31,8 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// How models are pulled.
     pub pull: PullOptions,
+    /// How the disk is kept.
+    pub disk: DiskOptions,
 }
 
 impl Config {
@@ -39,6 +43,7 @@ impl Config {
             root: root.into(),
             socket: None,
             pull: PullOptions::default(),
+            disk: DiskOptions::default(),
         }
     }
 }
@@ -72,6 +77,9 @@ fn run(
             stopping: stopping.clone(),
         });
         let socket = bind_socket(&config, &node.puller)?;
+        // Dropped with this future, and its tasks with it.
+        let mut background = JoinSet::new();
+        background.spawn(keeper::keep(node.puller.cache().clone()));
         tracing::info!(root = %config.root.display(), "the node agent serves");
         let stopped = |mut stopping: watch::Receiver<bool>| async move {
             // An error means that the sender is gone, which is a reason to stop as well.
@@ -155,8 +163,8 @@ impl LocalNode {
     /// [`Error::Locked`] when an agent runs on the folder: ask that agent instead;
     /// [`Error::Storage`] when the folder cannot be used.
     pub async fn open(config: Config) -> Result<Self, Error> {
-        let root = config.root.clone();
-        let opened = tokio::task::spawn_blocking(move || NodeCache::open(&root)).await;
+        let (root, disk) = (config.root.clone(), config.disk.clone());
+        let opened = tokio::task::spawn_blocking(move || NodeCache::open(&root, disk)).await;
         let cache = opened.unwrap_or_else(|panic| {
             Err(Error::Interrupted {
                 what: format!("opening the cache ({panic})"),

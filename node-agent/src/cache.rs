@@ -3,10 +3,13 @@
 //!
 //! Everything here blocks: callers in async code go through [`NodeCache::blocking`].
 
+mod evict;
 pub(crate) mod folder;
+mod in_use;
 pub(crate) mod index;
 pub(crate) mod ingest;
 mod leases;
+mod room;
 pub(crate) mod views;
 
 use std::fs::File;
@@ -25,10 +28,14 @@ use rustix::fs::Mode;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
+pub use evict::Held;
 use folder::Folder;
 use index::Index;
 pub(crate) use leases::Lease;
 use leases::Leases;
+use room::Promises;
+pub(crate) use room::Reservation;
+pub use room::{DiskOptions, Limit, Shortage};
 
 const LOCK_FILE: &str = "agent.lock";
 /// Marks a pinned model, in its folder of the plain view.
@@ -50,6 +57,10 @@ struct Inner {
     index: Index,
     leases: Leases,
     metrics: Metrics,
+    promises: Promises,
+    options: DiskOptions,
+    /// Held while room is made.
+    making_room: Mutex<()>,
     /// Held while the views change, so that publishing and removing never mix.
     views: Mutex<()>,
     /// The lock on the folder lasts as long as the file is open.
@@ -57,12 +68,12 @@ struct Inner {
 }
 
 impl NodeCache {
-    /// Opens the cache below `root`, and makes it if need be.
+    /// Opens the cache below `root`, and makes it if need be; its disk is kept as `options` say.
     ///
     /// # Errors
     /// [`Error::Locked`] when another process has it open; [`Error::Storage`] when the folder
     /// cannot be used.
-    pub fn open(root: &Path) -> Result<Self, Error> {
+    pub fn open(root: &Path, options: DiskOptions) -> Result<Self, Error> {
         // Links in the views are relative, so the root may be named in any way; an absolute path
         // makes for better messages.
         let root = std::path::absolute(root).map_err(|e| Error::storage("find", root, e))?;
@@ -82,6 +93,9 @@ impl NodeCache {
             index: Index::open(&layout.index())?,
             leases: Leases::default(),
             metrics: Metrics::default(),
+            promises: Promises::default(),
+            options,
+            making_room: Mutex::new(()),
             views: Mutex::new(()),
             root: folder,
             layout,
@@ -200,6 +214,13 @@ impl NodeCache {
                 reference: Box::new(reference.clone()),
             });
         }
+        self.take_out(&model).map(drop)
+    }
+
+    /// Takes a model out of the views, then its blobs; gives the bytes that this freed. The views
+    /// must be held.
+    fn take_out(&self, model: &ModelEntry) -> Result<u64, Error> {
+        let reference = &model.reference;
         let mut named = views::ollama::remove(self, reference)?;
         views::plain::remove(&self.0.plain, reference, PIN_FILE)?;
         named.extend(model.blobs.iter().map(|blob| blob.digest));
@@ -208,20 +229,25 @@ impl NodeCache {
         self.delete_unnamed(named)
     }
 
-    /// Deletes those of the given blobs that no model names any more. The views must be held.
-    fn delete_unnamed(&self, mut candidates: Vec<Digest>) -> Result<(), Error> {
+    /// Deletes those of the given blobs that no model names any more, and gives the bytes that this
+    /// freed. The views must be held.
+    fn delete_unnamed(&self, mut candidates: Vec<Digest>) -> Result<u64, Error> {
         candidates.sort_unstable();
         candidates.dedup();
         let kept = views::named_blobs(self)?;
         candidates.retain(|digest| !kept.contains(digest));
+        let mut freed = 0;
         for digest in candidates {
             self.0.leases.unless_held(&digest, || {
-                let gone = self.blobs(digest.algorithm()).remove(&digest.hex())?;
+                let (blobs, name) = (self.blobs(digest.algorithm()), digest.hex());
+                let bytes = blobs.stat(&name)?.map_or(0, |stat| evict::bytes_of(&stat));
+                let gone = blobs.remove(&name)?;
                 tracing::info!(blob.digest = %digest, gone, "a blob that no model names was deleted");
+                freed += bytes;
                 Ok(())
             })?;
         }
-        Ok(())
+        Ok(freed)
     }
 
     /// Keeps blobs from being deleted for as long as the lease lives.
@@ -300,16 +326,28 @@ impl NodeCache {
         &self.0.ingest
     }
 
-    /// Bytes of the disk that may be used.
-    pub(crate) fn available_bytes(&self) -> Result<u64, Error> {
-        self.0.root.available_bytes()
-    }
-
     /// Whether the folder can be written to: what readiness means.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
         let name = temporary_name();
         self.0.ingest.open_file(&name)?;
         self.0.ingest.remove(&name).map(drop)
+    }
+
+    pub(crate) fn options(&self) -> &DiskOptions {
+        &self.0.options
+    }
+
+    fn leases(&self) -> &Leases {
+        &self.0.leases
+    }
+
+    fn promises(&self) -> &Promises {
+        &self.0.promises
+    }
+
+    fn make_room_alone(&self) -> MutexGuard<'_, ()> {
+        let making = &self.0.making_room;
+        making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change_views(&self) -> MutexGuard<'_, ()> {

@@ -8,6 +8,8 @@ use artifact::agent_api::{AgentError, AgentErrorCode};
 use artifact::catalog::CatalogFault;
 use artifact::{Digest, Reference, client};
 
+use crate::cache::Shortage;
+
 /// Why the agent could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -39,17 +41,14 @@ pub enum Error {
     },
     /// The disk cannot hold what was asked for; nothing was fetched.
     #[error(
-        "{reference} needs {needed} bytes and the disk of {} has {available} free: \
-         remove models or name a larger disk",
+        "{reference} does not fit on the disk of {}: {shortage}; remove models or name a larger disk",
         root.display()
     )]
     NoSpace {
         /// What was asked for.
         reference: Box<Reference>,
-        /// Bytes that are missing here.
-        needed: u64,
-        /// Bytes that may be used.
-        available: u64,
+        /// How much is missing, and what holds the rest.
+        shortage: Box<Shortage>,
         /// The cache folder.
         root: PathBuf,
     },

@@ -15,11 +15,12 @@ mod app;
 mod cache;
 mod error;
 mod http;
+mod keeper;
 mod metrics;
 mod pull;
 
 pub use app::{Config, LocalNode, serve};
-pub use cache::NodeCache;
+pub use cache::{DiskOptions, Held, Limit, NodeCache, Shortage};
 pub use error::Error;
 pub use metrics::{Counted, Ensured, Metrics, Source, Verified};
 pub use pull::{PullOptions, Pulled, Puller};

@@ -19,8 +19,7 @@ use artifact::reference::InvalidReference;
 use artifact::{Digest, Manifest, ModelName, Reference};
 use tokio::sync::Semaphore;
 
-use crate::cache::ingest::Ingest;
-use crate::cache::{NodeCache, views};
+use crate::cache::{NodeCache, Reservation, views};
 use crate::error::Error;
 use keep::Kept;
 use plan::Plan;
@@ -29,8 +28,6 @@ use single_flight::{Phase, Seat, SingleFlight};
 
 /// Time between two progress events of one blob.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
-/// Free space that is left alone: room for the documents and links of a model.
-const SPARE_BYTES: u64 = 1024 * 1024;
 
 /// How models are pulled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,7 +237,7 @@ impl Puller {
                 Ok(())
             })
             .await?;
-        let (plan, manifest) = self.plan(reference, digest, manifest).await?;
+        let (plan, manifest, _room) = self.plan(reference, digest, manifest).await?;
         on_event(&PullEvent::Resolved {
             digest,
             blobs: plan.blobs().to_vec(),
@@ -314,23 +311,24 @@ impl Puller {
         }
     }
 
-    /// What is missing; that it fits; and the manifest stored, so that a pull that is cut off goes
+    /// What is missing; room for it; and the manifest stored, so that a pull that is cut off goes
     /// on by digest.
     async fn plan(
         &self,
         reference: &Reference,
         digest: Digest,
         manifest: Manifest,
-    ) -> Result<(Plan, Manifest), Error> {
+    ) -> Result<(Plan, Manifest, Reservation), Error> {
         let reference = reference.clone();
         self.cache
             .blocking(move |cache| {
                 let plan = Plan::make(&reference, &manifest, |digest, size| {
                     cache.has_blob(digest, size)
                 })?;
-                check_space(cache, &reference, &plan)?;
+                let missing: Vec<_> = plan.missing().map(|b| (b.digest, b.size)).collect();
+                let reservation = cache.reserve(&reference, &missing)?;
                 cache.store_document(&digest, manifest.raw())?;
-                Ok((plan, manifest))
+                Ok((plan, manifest, reservation))
             })
             .await
     }
@@ -429,24 +427,4 @@ impl Told {
             });
         }
     }
-}
-
-/// Refuses before the first byte what cannot fit. What an earlier run has taken of the disk counts
-/// as there.
-fn check_space(cache: &NodeCache, reference: &Reference, plan: &Plan) -> Result<(), Error> {
-    let mut needed: u64 = 0;
-    for blob in plan.missing() {
-        let taken = Ingest::reserved_bytes(cache.ingest(), &blob.digest)?;
-        needed = needed.saturating_add(blob.size.saturating_sub(taken));
-    }
-    let available = cache.available_bytes()?;
-    if needed > 0 && needed.saturating_add(SPARE_BYTES) > available {
-        return Err(Error::NoSpace {
-            reference: Box::new(reference.clone()),
-            needed,
-            available: available.saturating_sub(SPARE_BYTES),
-            root: cache.layout().root().to_owned(),
-        });
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@
 )]
 
 mod agent_api;
+mod agent_disk;
 mod agent_faults;
 mod agent_push;
 mod chunk_maps;

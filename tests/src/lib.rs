@@ -3,7 +3,7 @@
 //! [`Server`] runs one role (or `serve`, all of them), [`hayloft`] runs a verb to its end,
 //! [`upstream`] is an origin with faults on demand, [`hub`] stands in for the Ollama library and for
 //! Hugging Face, [`CuttingProxy`] breaks connections off,
-//! [`S3Server`] is a bucket, [`FaultProxy`] makes one misbehave, [`SmallDisk`] is soon full,
+//! [`S3Server`] is a bucket, [`FaultProxy`] makes one misbehave, [`SmallDisk`] is soon full, [`Reader`] has a file mapped,
 //! [`Squid`] and [`Socks`] are proxies, [`Authority`] issues certificates, [`Postgres`] is a database server, [`Balancer`] stands before
 //! replicas, [`fixture`] finds the bundled model.
 
@@ -23,6 +23,7 @@ mod fault_proxy;
 mod holding_proxy;
 pub mod hub;
 mod postgres;
+mod reader;
 pub mod s3;
 mod server;
 
@@ -44,6 +45,7 @@ pub use cutting_proxy::CuttingProxy;
 pub use fault_proxy::{Fault, FaultProxy};
 pub use holding_proxy::HoldingProxy;
 pub use postgres::Postgres;
+pub use reader::Reader;
 pub use s3::S3Server;
 pub use server::{Builder, Server};
 pub use small_disk::SmallDisk;

@@ -23,7 +23,8 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
     let agent_listener = bind("agent", args.agent_listen).await?;
     let runtime_listen = endpoint::runtime_listen(args.runtime_listen)?;
     let runtime_listener = bind("runtime", runtime_listen).await?;
-    let agent = endpoint::agent_config(args.data.cache()?, &args.sources.into())?;
+    let mut agent = endpoint::agent_config(args.data.cache()?, &args.sources.into())?;
+    agent.disk = args.disk.to_options()?;
     let agent_url = format!("http://{}", reachable(agent_listener.local_addr()?));
     let runtime = runtime_config(args.data.cache()?, Some(agent_url), args.models);
     // Before anybody learns that there is something to send signals to.
@@ -62,7 +63,8 @@ pub(crate) async fn registry(args: &RegistryArgs) -> Result<()> {
 
 pub(crate) async fn agent(args: &AgentRoleArgs) -> Result<()> {
     let listener = bind("agent", args.listen).await?;
-    let config = endpoint::agent_config(args.data.cache()?, &args.sources)?;
+    let mut config = endpoint::agent_config(args.data.cache()?, &args.sources)?;
+    config.disk = args.disk.to_options()?;
     say("agent", "http", &listener)?;
     let stop = Stop::on_signal()?;
     node_agent::serve(config, listener, stop.wait())

@@ -18,6 +18,26 @@ const FOLDER_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+/// How full a file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// Bytes that are taken.
+    pub(crate) used: u64,
+    /// Bytes that the agent may take.
+    pub(crate) available: u64,
+    /// Files that it can hold; none where it has no such bound.
+    pub(crate) inodes: u64,
+    /// Files that can still be made.
+    pub(crate) free_inodes: u64,
+}
+
+impl Disk {
+    /// Bytes that can be used at all: what is set aside for root counts for nothing, as with df(1).
+    pub(crate) fn usable(&self) -> u64 {
+        self.used.saturating_add(self.available)
+    }
+}
+
 /// An open folder and its path, which serves for messages only.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -169,11 +189,17 @@ impl Folder {
         rustix::fs::fsync(&self.fd).map_err(|e| Error::storage("sync", &self.path, e))
     }
 
-    /// Bytes of the file system that the agent may use.
-    pub(crate) fn available_bytes(&self) -> Result<u64, Error> {
+    /// How full the file system is.
+    pub(crate) fn disk(&self) -> Result<Disk, Error> {
         let stat = rustix::fs::fstatvfs(&self.fd)
             .map_err(|e| Error::storage("ask for the free space of", &self.path, e))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Disk {
+            used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
+            available: bytes(stat.f_bavail),
+            inodes: stat.f_files,
+            free_inodes: stat.f_favail,
+        })
     }
 
     /// Takes the lock file of that name; nothing when another process holds it.

@@ -46,6 +46,11 @@ impl Leases {
         delete()
     }
 
+    /// Whether somebody holds the blob.
+    pub(crate) fn include(&self, digest: &Digest) -> bool {
+        self.lock().contains_key(digest)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

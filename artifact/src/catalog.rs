@@ -13,7 +13,7 @@ use crate::manifest::{Descriptor, InvalidManifest, MAX_MANIFEST_BYTES, Manifest}
 use crate::reference::Reference;
 
 /// Deepest folder below `views/plain` that is looked at: a host, the segments of a name, a tag.
-const MAX_DEPTH: usize = 132;
+pub const MAX_DEPTH: usize = 132;
 
 /// Why the models of a cache could not be listed, or one of them could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,18 @@ pub enum CatalogFault {
 /// [`CatalogFault::Read`] when the plain view itself cannot be read. A cache without one is empty.
 pub fn list(
     layout: &CacheLayout,
+    report: impl FnMut(CatalogFault),
+) -> Result<Vec<ModelEntry>, CatalogFault> {
+    list_those(layout, |_| true, report)
+}
+
+/// The same for the models with references that are wanted: the manifests of others are not read.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_those(
+    layout: &CacheLayout,
+    is_wanted: impl Fn(&Reference) -> bool,
     mut report: impl FnMut(CatalogFault),
 ) -> Result<Vec<ModelEntry>, CatalogFault> {
     let mut models = Vec::new();
@@ -69,7 +81,8 @@ pub fn list(
             if kind.is_dir() && depth < MAX_DEPTH {
                 pending.push((entry.path(), depth + 1));
             } else if kind.is_symlink() && entry.file_name() == MANIFEST_FILE {
-                match read(layout, &folder) {
+                let reference = reference_of(layout, &folder).filter(&is_wanted);
+                match reference.map_or(Ok(None), |reference| read(layout, reference)) {
                     Ok(Some(model)) => models.push(model),
                     Ok(None) => {}
                     Err(fault) => report(fault),
@@ -89,16 +102,15 @@ pub fn find(
     layout: &CacheLayout,
     reference: &Reference,
 ) -> Result<Option<ModelEntry>, CatalogFault> {
-    read(layout, &layout.plain_view_of(reference))
+    // Read back from its place, since a name with a tag and a digest is shown under the digest.
+    let shown = reference_of(layout, &layout.plain_view_of(reference));
+    shown.map_or(Ok(None), |reference| read(layout, reference))
 }
 
-/// Reads the model whose plain view is `folder`. Nothing when it has no manifest, when a blob of
-/// it is missing, or when the folder's path is no reference.
-fn read(layout: &CacheLayout, folder: &Path) -> Result<Option<ModelEntry>, CatalogFault> {
-    let Some(reference) = reference_of(layout, folder) else {
-        return Ok(None);
-    };
-    let link = folder.join(MANIFEST_FILE);
+/// Reads the model that is shown under `reference`. Nothing when it has no manifest, or when a blob
+/// of it is missing.
+fn read(layout: &CacheLayout, reference: Reference) -> Result<Option<ModelEntry>, CatalogFault> {
+    let link = layout.plain_view_of(&reference).join(MANIFEST_FILE);
     let Some(digest) = linked_digest(&link)? else {
         return Ok(None);
     };

@@ -7,6 +7,7 @@
 //! maps/sha256/<hex>             the chunk map of a complete blob, where it is known
 //! views/plain/<host>/<repository>/<tag>/{model.gguf,manifest.json,…}   links into blobs/
 //! views/ollama/{blobs,manifests}                                       an OLLAMA_MODELS folder
+//! views/huggingface/models--<namespace>--<name>/{refs,snapshots,blobs} an HF_HUB_CACHE folder
 //! index/                        can be rebuilt from the files
 //! agent.sock                    the agent's Unix socket
 //! ```
@@ -135,6 +136,12 @@ impl CacheLayout {
                 .join(model)
                 .join(tag.as_str()),
         )
+    }
+
+    /// The Hugging Face view: usable as `HF_HUB_CACHE`.
+    #[must_use]
+    pub fn huggingface_view(&self) -> PathBuf {
+        self.root.join("views").join("huggingface")
     }
 
     /// The rebuildable index.

@@ -54,6 +54,7 @@ struct Inner {
     ingest: Folder,
     plain: Folder,
     ollama: Folder,
+    huggingface: Folder,
     index: Index,
     leases: Leases,
     metrics: Metrics,
@@ -90,6 +91,7 @@ impl NodeCache {
             ingest: folder.child("ingest")?,
             plain: views.child("plain")?,
             ollama: views.child("ollama")?,
+            huggingface: views.child("huggingface")?,
             index: Index::open(&layout.index())?,
             leases: Leases::default(),
             metrics: Metrics::default(),
@@ -102,6 +104,7 @@ impl NodeCache {
             _lock: lock,
         }));
         cache.sweep_temporary()?;
+        views::settle(&cache);
         Ok(cache)
     }
 
@@ -221,8 +224,7 @@ impl NodeCache {
     /// must be held.
     fn take_out(&self, model: &ModelEntry) -> Result<u64, Error> {
         let reference = &model.reference;
-        let mut named = views::ollama::remove(self, reference)?;
-        views::plain::remove(&self.0.plain, reference, PIN_FILE)?;
+        let mut named = views::remove(self, reference, PIN_FILE)?;
         named.extend(model.blobs.iter().map(|blob| blob.digest));
         named.push(model.digest);
         self.0.index.forget(reference);

@@ -15,8 +15,7 @@ mod union;
 
 use std::sync::Arc;
 
-use artifact::hub::Commit;
-use artifact::hub::{HubFile, label, of_manifest};
+use artifact::hub::{Commit, HubFile, label, of_manifest};
 use artifact::manifest::Descriptor;
 use artifact::{Digest, Manifest, Repository, Tag};
 use jiff::Timestamp;

@@ -8,6 +8,7 @@ mod derive;
 use std::collections::HashSet;
 use std::path::Path;
 
+use artifact::catalog;
 use artifact::manifest::MAX_MANIFEST_BYTES;
 use artifact::{Algorithm, Digest, Manifest, Reference};
 use rustix::fs::FileType;
@@ -20,6 +21,8 @@ pub(super) use derive::derive;
 
 const MANIFESTS: &str = "manifests";
 const BLOBS: &str = "blobs";
+/// Host, namespace, model and tag.
+const PATH_PARTS: usize = 4;
 
 /// What the view shows of a model.
 #[derive(Debug)]
@@ -81,6 +84,80 @@ pub(crate) fn remove(cache: &NodeCache, reference: &Reference) -> Result<Vec<Dig
     remove_unshared_links(cache, &named)?;
     named.push(digest);
     Ok(named)
+}
+
+/// Makes the view show each model of the cache that it can, and nothing else.
+pub(super) fn settle(cache: &NodeCache) -> Result<(), Error> {
+    let mut expected = HashSet::new();
+    for model in catalog::list(&cache.0.layout, |_| {})? {
+        let Some(path) = path_of(cache, &model.reference) else {
+            continue;
+        };
+        if !is_shown(cache, &path)?
+            && let Some(manifest) = cache.manifest(&model.digest)?
+        {
+            let derived = derive(cache, &model.reference, &model.digest, &manifest)?;
+            publish(cache, &model.reference, derived.as_ref())?;
+        }
+        expected.insert(path);
+    }
+    if let Some(manifests) = cache.0.ollama.existing(MANIFESTS)? {
+        sweep_manifests(&manifests, &mut Vec::new(), &expected)?;
+    }
+    sweep_links(cache)
+}
+
+/// Whether there is a manifest at this path, with its blob.
+fn is_shown(cache: &NodeCache, path: &[String]) -> Result<bool, Error> {
+    let (Some((tag, folders)), Some(manifests)) =
+        (path.split_last(), cache.0.ollama.existing(MANIFESTS)?)
+    else {
+        return Ok(false);
+    };
+    let Some(folder) = plain::descend(&manifests, folders)? else {
+        return Ok(false);
+    };
+    let digest = linked_digest(&folder, tag)?;
+    digest.map_or(Ok(false), |digest| {
+        cache.open_blob(&digest).map(|blob| blob.is_some())
+    })
+}
+
+/// Removes the manifests of models that are not in the cache, and the folders that become empty.
+fn sweep_manifests(
+    folder: &Folder,
+    path: &mut Vec<String>,
+    expected: &HashSet<Vec<String>>,
+) -> Result<(), Error> {
+    for (name, kind) in folder.entries()? {
+        path.push(name.clone());
+        if kind == FileType::Symlink && !expected.contains(path) {
+            folder.remove(&name)?;
+        } else if path.len() < PATH_PARTS
+            && let Some(child) = folder.existing(&name)?
+        {
+            sweep_manifests(&child, path, expected)?;
+            folder.remove_folder(&name)?;
+        }
+        path.pop();
+    }
+    Ok(())
+}
+
+/// Removes the links to blobs that no manifest of the view names.
+fn sweep_links(cache: &NodeCache) -> Result<(), Error> {
+    let mut named = HashSet::new();
+    named_blobs(cache, &mut named)?;
+    let named: HashSet<String> = named.iter().map(link_name).collect();
+    let Some(blobs) = cache.0.ollama.existing(BLOBS)? else {
+        return Ok(());
+    };
+    for (name, kind) in blobs.entries()? {
+        if kind == FileType::Symlink && !named.contains(&name) {
+            blobs.remove(&name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the links to blobs that no manifest of the view names any more.
@@ -149,7 +226,7 @@ fn path_of(cache: &NodeCache, reference: &Reference) -> Option<Vec<String>> {
         .iter()
         .map(|part| part.to_str().map(str::to_owned))
         .collect::<Option<_>>()?;
-    let is_readable = parts.len() == 4
+    let is_readable = parts.len() == PATH_PARTS
         && !parts[1].contains('.')
         && parts[1..].iter().all(|part| part.len() <= MAX_PART);
     is_readable.then_some(parts)

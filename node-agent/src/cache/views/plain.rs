@@ -1,12 +1,12 @@
 //! The plain view: `views/plain/<host>/<repository>/<tag>/model.gguf` and its neighbours.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use artifact::agent_api::ModelBlob;
 use artifact::catalog;
 use artifact::dialect::Role;
 use artifact::layout::{MANIFEST_FILE, MODEL_FILE};
-use artifact::{Digest, Manifest, Reference};
+use artifact::{CacheLayout, Digest, Manifest, Reference};
 use rustix::fs::FileType;
 
 use crate::cache::folder::Folder;
@@ -69,6 +69,44 @@ pub(crate) fn remove(plain: &Folder, reference: &Reference, pin: &str) -> Result
     folder.sync()?;
     drop(folder);
     remove_empty_folders(plain, &path_of(reference))
+}
+
+/// Takes away the links of models that were being published or removed when the process ended, and
+/// those that an older version of a model has left.
+pub(super) fn settle(plain: &Folder, layout: &CacheLayout) -> Result<(), Error> {
+    let wanted = catalog::list(layout, |_| {})?
+        .into_iter()
+        .map(|model| (path_of(&model.reference), link_names(&model.blobs)))
+        .collect();
+    sweep(plain, &mut Vec::new(), &wanted)
+}
+
+/// Removes the links below a folder that are not wanted, and the folders that become empty. Those of
+/// a damaged model stay: its manifest says that it is meant to be here.
+fn sweep(
+    folder: &Folder,
+    path: &mut Vec<String>,
+    wanted: &HashMap<Vec<String>, BTreeMap<String, Digest>>,
+) -> Result<(), Error> {
+    let links = wanted.get(path);
+    let is_published = folder.read_link(MANIFEST_FILE)?.is_some();
+    for (name, kind) in folder.entries()? {
+        let is_wanted = match links {
+            Some(links) => name == MANIFEST_FILE || links.contains_key(&name),
+            None => is_published,
+        };
+        if kind == FileType::Symlink && !is_wanted {
+            folder.remove(&name)?;
+        } else if path.len() <= catalog::MAX_DEPTH
+            && let Some(child) = folder.existing(&name)?
+        {
+            path.push(name.clone());
+            sweep(&child, path, wanted)?;
+            path.pop();
+            folder.remove_folder(&name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the folders of a path from its end, as far as they are empty.

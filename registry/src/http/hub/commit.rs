@@ -1,7 +1,6 @@
 //! Making commits: a repository created, files asked about, and the commit itself.
 
-use artifact::hub::MAX_FILES;
-use artifact::hub::clean_path;
+use artifact::hub::{MAX_FILES, clean_path};
 use artifact::{Algorithm, Digest};
 use axum::Json;
 use axum::response::{IntoResponse, Response};

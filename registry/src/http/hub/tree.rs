@@ -219,12 +219,11 @@ fn encoded(text: &str) -> String {
 mod tests {
     use artifact::Digest;
     use artifact::dialect::Role;
+    use artifact::hub::{Commit, HubFile};
     use jiff::Timestamp;
 
     use crate::http::hub::tree::entries;
     use crate::service::hub::Snapshot;
-    use artifact::hub::Commit;
-    use artifact::hub::HubFile;
 
     fn snapshot(paths: &[&str]) -> Snapshot {
         let file = |path: &&str| HubFile {

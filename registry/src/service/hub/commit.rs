@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use artifact::dialect::modelpack_manifest;
-use artifact::hub::Commit;
-use artifact::hub::HubFile;
-use artifact::hub::MAX_FILES;
+use artifact::hub::{Commit, HubFile, MAX_FILES};
 use artifact::manifest::Descriptor;
 use artifact::media_type::{self, modelpack};
 use artifact::{Algorithm, Digest, Repository, Tag};
@@ -320,11 +318,10 @@ fn kind_of(path: &str) -> &'static str {
 mod tests {
     use artifact::Digest;
     use artifact::dialect::Role;
+    use artifact::hub::{Commit, HubFile};
     use artifact::media_type::modelpack;
 
     use crate::service::hub::commit::{check_parent, check_paths, kind_of, layer_of};
-    use artifact::hub::Commit;
-    use artifact::hub::HubFile;
 
     fn file(path: &str) -> HubFile {
         HubFile {

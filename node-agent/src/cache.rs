@@ -9,6 +9,7 @@ mod in_use;
 pub(crate) mod index;
 pub(crate) mod ingest;
 mod leases;
+pub(crate) mod maps;
 mod room;
 pub(crate) mod views;
 
@@ -33,6 +34,7 @@ use folder::Folder;
 use index::Index;
 pub(crate) use leases::Lease;
 use leases::Leases;
+use maps::Maps;
 use room::Promises;
 pub(crate) use room::Reservation;
 pub use room::{DiskOptions, Limit, Shortage};
@@ -52,6 +54,7 @@ struct Inner {
     sha256: Folder,
     sha512: Folder,
     ingest: Folder,
+    maps: Maps,
     plain: Folder,
     ollama: Folder,
     huggingface: Folder,
@@ -89,6 +92,7 @@ impl NodeCache {
             sha256: blobs.child(Algorithm::Sha256.as_str())?,
             sha512: blobs.child(Algorithm::Sha512.as_str())?,
             ingest: folder.child("ingest")?,
+            maps: Maps::open(&folder)?,
             plain: views.child("plain")?,
             ollama: views.child("ollama")?,
             huggingface: views.child("huggingface")?,
@@ -244,6 +248,7 @@ impl NodeCache {
                 let (blobs, name) = (self.blobs(digest.algorithm()), digest.hex());
                 let bytes = blobs.stat(&name)?.map_or(0, |stat| evict::bytes_of(&stat));
                 let gone = blobs.remove(&name)?;
+                self.maps().remove(&digest)?;
                 tracing::info!(blob.digest = %digest, gone, "a blob that no model names was deleted");
                 freed += bytes;
                 Ok(())
@@ -326,6 +331,11 @@ impl NodeCache {
     /// The folder of downloads in progress and of links that are about to be renamed into place.
     pub(crate) fn ingest(&self) -> &Folder {
         &self.0.ingest
+    }
+
+    /// The chunk maps of blobs.
+    pub(crate) fn maps(&self) -> &Maps {
+        &self.0.maps
     }
 
     /// Whether the folder can be written to: what readiness means.

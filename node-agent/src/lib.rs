@@ -23,4 +23,4 @@ pub use app::{Config, LocalNode, serve};
 pub use cache::{DiskOptions, Held, Limit, NodeCache, Shortage};
 pub use error::Error;
 pub use metrics::{Counted, Ensured, Metrics, Source, Verified};
-pub use pull::{PullOptions, Pulled, Puller};
+pub use pull::{Bandwidth, BandwidthWindow, InvalidWindow, PullOptions, Pulled, Puller};

@@ -16,11 +16,13 @@ use std::time::Duration;
 use artifact::agent_api::{EnsureRequest, ModelEntry, PlannedBlob, PullEvent};
 use artifact::client::{Credentials, Origin, RetryPolicy, Sources, Transport, TransportOptions};
 use artifact::reference::InvalidReference;
-use artifact::{Digest, Manifest, ModelName, Reference};
+use artifact::{ChunkMap, Digest, Manifest, ModelName, Reference};
 use tokio::sync::Semaphore;
 
 use crate::cache::{NodeCache, Reservation, views};
 use crate::error::Error;
+pub use fetch::{Bandwidth, BandwidthWindow, InvalidWindow};
+use fetch::{Fetched, Hosts, Job, Manners, Pace, Place};
 use keep::Kept;
 use plan::Plan;
 use resolve::Resolved;
@@ -32,11 +34,14 @@ const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
 /// How models are pulled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullOptions {
-    /// Connections for one blob. Default 4.
+    /// Most connections to one host for one blob; how many it gets depends on what they bring.
+    /// Default 16.
     pub connections: usize,
     /// Blobs that are downloaded at a time; more wait for their turn, so that memory stays
     /// bounded. Default 4.
     pub downloads: usize,
+    /// Bytes a second that all downloads may take together.
+    pub bandwidth: Bandwidth,
     /// How places are reached.
     pub transport: TransportOptions,
     /// Where names lead.
@@ -50,7 +55,8 @@ pub struct PullOptions {
 impl Default for PullOptions {
     fn default() -> Self {
         Self {
-            connections: 4,
+            connections: 16,
+            bandwidth: Bandwidth::default(),
             downloads: 4,
             transport: TransportOptions::default(),
             sources: Sources::default(),
@@ -67,6 +73,7 @@ pub struct Puller {
     transport: Transport,
     flights: SingleFlight,
     turns: Arc<Semaphore>,
+    manners: Manners,
     options: Arc<PullOptions>,
 }
 
@@ -91,6 +98,12 @@ impl Puller {
             transport: Transport::new(options.transport.clone()),
             flights: SingleFlight::default(),
             turns: Arc::new(Semaphore::new(options.downloads.max(1))),
+            manners: Manners {
+                connections: options.connections.max(1),
+                retry: options.retry,
+                hosts: Hosts::default(),
+                pace: Pace::new(options.bandwidth.clone()),
+            },
             cache,
             options: Arc::new(options),
         }
@@ -248,9 +261,9 @@ impl Puller {
         let model = self.publish(reference, digest, manifest).await?;
         Ok(Pulled {
             model,
-            fetched,
-            reused: plan.total_bytes().saturating_sub(fetched),
-            note: None,
+            fetched: fetched.bytes,
+            reused: plan.total_bytes().saturating_sub(fetched.bytes),
+            note: fetched.note,
         })
     }
 
@@ -262,10 +275,10 @@ impl Puller {
         digest: Digest,
         plan: &Plan,
         on_event: &mut (dyn FnMut(&PullEvent) + Send),
-    ) -> Result<u64, Error> {
+    ) -> Result<Fetched, Error> {
         let missing: Vec<Digest> = plan.missing().map(|blob| blob.digest).collect();
         if missing.is_empty() {
-            return Ok(0);
+            return Ok(Fetched::default());
         }
         let registry = origins.first().and_then(Origin::registry);
         let kept = match registry {
@@ -274,40 +287,48 @@ impl Puller {
             }
             None => None,
         };
-        let mut fetched = 0;
+        let mut all = Fetched::default();
         for blob in plan.missing() {
-            fetched += self
-                .fetch_from_any(origins, manifest, blob, on_event)
+            let fetched = self
+                .fetch_blob(origins, manifest, digest, blob, on_event)
                 .await?;
+            all.bytes += fetched.bytes;
+            all.note = all.note.or(fetched.note);
         }
         if let Some(kept) = kept {
             kept.end().await;
         }
-        Ok(fetched)
+        Ok(all)
     }
 
-    /// Brings one blob in; when an origin fails, the next one goes on where it stopped.
-    async fn fetch_from_any(
-        &self,
+    /// Where a blob can be had: those origins that know where theirs is.
+    fn places(
         origins: &[Origin],
         manifest: &Manifest,
         blob: &PlannedBlob,
-        on_event: &mut (dyn FnMut(&PullEvent) + Send),
-    ) -> Result<u64, Error> {
-        let mut left = origins.iter();
-        loop {
-            let Some(origin) = left.next() else {
-                // There is at least one, and the last one's failure was returned.
-                return Err(Error::Interrupted {
-                    what: "a download without an origin".to_owned(),
-                });
-            };
-            match self.fetch_blob(origin, manifest, blob, on_event).await {
-                Err(error @ (Error::Registry(_) | Error::Corrupt { .. })) if left.len() > 0 => {
-                    tracing::warn!(blob.digest = %blob.digest, origin = %origin.at(), %error, "the next origin is asked");
-                }
-                outcome => return outcome,
+    ) -> Result<Vec<Place>, Error> {
+        let named = manifest.blobs().find(|named| named.digest == blob.digest);
+        let named = named.ok_or(Error::Interrupted {
+            what: "a download of a blob that its manifest does not name".to_owned(),
+        })?;
+        let mut places = Vec::new();
+        let mut failure = None;
+        for origin in origins {
+            let url = &origin.at().url;
+            let host = url.host_str().unwrap_or_default();
+            match origin.blob(named, manifest, RetryPolicy::once()) {
+                Ok(source) => places.push(Place {
+                    host: url
+                        .port()
+                        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+                    source,
+                }),
+                Err(error) => failure = Some(error),
             }
+        }
+        match failure {
+            Some(error) if places.is_empty() => Err(Error::Registry(error)),
+            _ => Ok(places),
         }
     }
 
@@ -336,21 +357,29 @@ impl Puller {
     /// Brings one blob in, or waits for whoever does, and tells its progress.
     async fn fetch_blob(
         &self,
-        origin: &Origin,
+        origins: &[Origin],
         manifest: &Manifest,
+        digest: Digest,
         blob: &PlannedBlob,
         on_event: &mut (dyn FnMut(&PullEvent) + Send),
-    ) -> Result<u64, Error> {
-        let named = manifest.blobs().find(|named| named.digest == blob.digest);
-        let named = named.ok_or(Error::Interrupted {
-            what: "a download of a blob that its manifest does not name".to_owned(),
-        })?;
-        let source = origin.blob(named, manifest, self.options.retry)?;
-        let (cache, connections) = (self.cache.clone(), self.options.connections);
+    ) -> Result<Fetched, Error> {
+        let job = Job {
+            cache: self.cache.clone(),
+            digest: blob.digest,
+            size: blob.size,
+            places: Self::places(origins, manifest, blob)?,
+            manners: self.manners.clone(),
+            map: Box::pin(offered_map(
+                origins.to_vec(),
+                digest,
+                blob.digest,
+                blob.size,
+            )),
+        };
         let turns = Arc::clone(&self.turns);
         let mut seat = self.flights.join(blob.digest, |report| async move {
             let _turn = turns.acquire_owned().await;
-            fetch::fetch(cache, source, connections, report).await
+            fetch::fetch(job, report).await
         });
         let mut period = tokio::time::interval(PROGRESS_PERIOD);
         let mut told = Told::default();
@@ -369,7 +398,11 @@ impl Puller {
         });
         told.verifying(blob, on_event);
         // Who only waited has fetched nothing.
-        Ok(if seat.is_first { fetched } else { 0 })
+        Ok(if seat.is_first {
+            fetched
+        } else {
+            Fetched::default()
+        })
     }
 
     async fn publish(
@@ -389,6 +422,16 @@ impl Puller {
             })
             .await
     }
+}
+
+/// The chunk map of a blob, from the first origin that offers one.
+async fn offered_map(
+    _origins: Vec<Origin>,
+    _manifest: Digest,
+    _blob: Digest,
+    _size: u64,
+) -> Option<Arc<ChunkMap>> {
+    None
 }
 
 /// What was told of a blob, so that nothing is told twice.

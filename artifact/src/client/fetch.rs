@@ -63,6 +63,15 @@ impl BlobSource {
         }
     }
 
+    /// The same, asked again as `retry` allows.
+    #[must_use]
+    pub fn with_retry(&self, retry: RetryPolicy) -> Self {
+        Self {
+            retry,
+            ..self.clone()
+        }
+    }
+
     /// Its digest.
     #[must_use]
     pub fn digest(&self) -> Digest {

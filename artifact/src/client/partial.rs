@@ -4,6 +4,7 @@
 //! Nothing here is visible as a blob. Whoever owns the files makes them so, once the digest of the
 //! bytes on disk was found right.
 
+mod division;
 mod map;
 pub mod pipeline;
 
@@ -15,15 +16,17 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::chunk_map::{ChunkHash, ChunkHasher};
 use crate::digest::Digest;
+pub use division::Division;
 use map::ChunkRecord;
 pub use map::ChunkState;
-pub use pipeline::{Error, Pipeline, Progress, Sink};
+pub use pipeline::{Error, Finished, Pipeline, Progress, Settled, Sink};
 
-/// Above this size chunks are larger, so that their count stays small.
-const LARGE_BLOB_BYTES: u64 = 16 << 30;
-const CHUNK_BYTES: u64 = 4 << 20;
-const LARGE_CHUNK_BYTES: u64 = 16 << 20;
+/// Bytes that are hashed at a time: they stay in the processor's cache.
+const HASH_BYTES: usize = 256 * 1024;
+/// Bytes of a block: where source and target lie alike in blocks, a file system can share them.
+const BLOCK_BYTES: u64 = 4096;
 
 /// What the disk failed to do; whoever knows the path says which file.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +47,14 @@ fn fault(action: &'static str) -> impl FnOnce(io::Error) -> Fault {
 #[derive(Debug)]
 pub struct PartFile {
     digest: Digest,
-    size: u64,
     file: File,
+    division: Division,
     record: ChunkRecord,
 }
 
 impl PartFile {
     /// Goes on with what an earlier run left in `part` and `map`, both open for reading and
-    /// writing. Nothing when they are not of a blob of `size` bytes: then start anew.
+    /// writing, divided as it was. Nothing when they are not of that blob: then start anew.
     ///
     /// # Errors
     /// When the files cannot be read.
@@ -64,12 +67,12 @@ impl PartFile {
         if part.metadata().map_err(fault("look at"))?.len() != size {
             return Ok(None);
         }
-        let found = ChunkRecord::read(map, size).map_err(fault("read the map of"))?;
-        Ok(found.map(|(record, states)| {
+        let found = ChunkRecord::read(map, &digest, size).map_err(fault("read the map of"))?;
+        Ok(found.map(|(record, division, states)| {
             let part = Self {
                 digest,
-                size,
                 file: part,
+                division,
                 record,
             };
             (part, states)
@@ -81,21 +84,57 @@ impl PartFile {
     ///
     /// # Errors
     /// When there is no room, or the files cannot be written.
-    pub fn create(digest: Digest, size: u64, part: File, map: File) -> Result<Self, Fault> {
-        reserve(&part, size).map_err(fault("make room for"))?;
-        let chunk_bytes = if size > LARGE_BLOB_BYTES {
-            LARGE_CHUNK_BYTES
-        } else {
-            CHUNK_BYTES
-        };
-        let record =
-            ChunkRecord::create(map, size, chunk_bytes).map_err(fault("write the map of"))?;
+    pub fn create(
+        digest: Digest,
+        division: Division,
+        part: File,
+        map: File,
+    ) -> Result<Self, Fault> {
+        reserve(&part, division.size()).map_err(fault("make room for"))?;
+        let absent = vec![ChunkState::Absent; division.count()];
+        let record = ChunkRecord::create(map, &division, &absent);
         Ok(Self {
             digest,
-            size,
             file: part,
-            record,
+            record: record.map_err(fault("write the map of"))?,
+            division,
         })
+    }
+
+    /// Divides what is here in another way. A chunk of the new division is here when all its bytes
+    /// were, and when they have its hash where that is known.
+    ///
+    /// # Errors
+    /// When the files cannot be read or written.
+    pub fn divide(
+        self,
+        states: &[ChunkState],
+        division: Division,
+    ) -> Result<(Self, Vec<ChunkState>), Fault> {
+        if self.division == division {
+            return Ok((self, states.to_vec()));
+        }
+        let mut new_states = Vec::with_capacity(division.count());
+        for chunk in 0..division.count() {
+            let range = division.range(chunk);
+            let before = self.division.chunks_in(&range);
+            let least = states.get(before).and_then(|states| states.iter().min());
+            let mut state = least.copied().unwrap_or(ChunkState::Absent);
+            if state != ChunkState::Absent
+                && let Some(hash) = division.hash(chunk)
+                && self.hash_of(range)? != hash
+            {
+                state = ChunkState::Absent;
+            }
+            new_states.push(state);
+        }
+        let record = ChunkRecord::create(self.record.into_file(), &division, &new_states);
+        let part = Self {
+            record: record.map_err(fault("write the map of"))?,
+            division,
+            ..self
+        };
+        Ok((part, new_states))
     }
 
     /// What the bytes should hash to.
@@ -107,7 +146,7 @@ impl PartFile {
     /// Bytes of the whole blob.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.division.size()
     }
 
     /// The file itself, for whoever makes it visible.
@@ -116,29 +155,10 @@ impl PartFile {
         &self.file
     }
 
-    /// Bytes of a chunk; the last one may be shorter.
+    /// The chunks.
     #[must_use]
-    pub fn chunk_bytes(&self) -> u64 {
-        self.record.chunk_bytes()
-    }
-
-    /// How many chunks there are.
-    #[must_use]
-    pub fn chunk_count(&self) -> usize {
-        usize::try_from(self.size.div_ceil(self.chunk_bytes())).unwrap_or(usize::MAX)
-    }
-
-    /// The bytes of a chunk.
-    #[must_use]
-    pub fn chunk_range(&self, chunk: usize) -> Range<u64> {
-        let start = (chunk as u64).saturating_mul(self.chunk_bytes());
-        start..start.saturating_add(self.chunk_bytes()).min(self.size)
-    }
-
-    /// The chunk that holds a byte.
-    #[must_use]
-    pub fn chunk_of(&self, offset: u64) -> usize {
-        usize::try_from(offset / self.chunk_bytes()).unwrap_or(usize::MAX)
+    pub fn division(&self) -> &Division {
+        &self.division
     }
 
     /// Bytes of the chunks that are here.
@@ -149,7 +169,7 @@ impl PartFile {
             .enumerate()
             .filter(|(_, state)| **state != ChunkState::Absent);
         here.map(|(chunk, _)| {
-            let range = self.chunk_range(chunk);
+            let range = self.division.range(chunk);
             range.end - range.start
         })
         .sum()
@@ -165,10 +185,47 @@ impl PartFile {
             .map_err(fault("read back"))
     }
 
+    /// Reads the bytes of a range in pieces.
+    fn read_range(&self, range: Range<u64>, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
+        let mut buffer = vec![0; HASH_BYTES];
+        let mut at = range.start;
+        while at < range.end {
+            let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+            let piece = &mut buffer[..left.min(HASH_BYTES)];
+            self.read_at(at, piece)?;
+            take(piece);
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The BLAKE3 of what is on the disk.
+    fn hash_of(&self, range: Range<u64>) -> Result<ChunkHash, Fault> {
+        let mut hasher = ChunkHasher::default();
+        self.read_range(range, |piece| hasher.update(piece))?;
+        Ok(hasher.finish())
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         self.file
             .write_all_at(bytes, offset)
             .map_err(fault("write"))
+    }
+
+    /// Fills a range with bytes of another file from `from` on. Whole blocks that lie alike in both
+    /// are shared where the file system can.
+    fn copy_from(&self, source: &File, from: u64, range: Range<u64>) -> io::Result<()> {
+        let mut at = range.start;
+        let lies_alike = from % BLOCK_BYTES == range.start % BLOCK_BYTES;
+        if lies_alike {
+            let first_block = range.start.next_multiple_of(BLOCK_BYTES).min(range.end);
+            let blocks_end = (range.end - range.end % BLOCK_BYTES).max(first_block);
+            for end in [first_block, blocks_end] {
+                copy_range(source, from + (at - range.start), &self.file, at..end)?;
+                at = end;
+            }
+        }
+        copy_range(source, from + (at - range.start), &self.file, at..range.end)
     }
 
     fn mark(&self, chunk: usize, state: ChunkState) -> Result<(), Fault> {
@@ -184,6 +241,28 @@ impl PartFile {
     fn sync_map(&self) -> Result<(), Fault> {
         self.record.sync().map_err(fault("sync the map of"))
     }
+}
+
+/// Copies within the kernel, or through this process where the file system cannot.
+fn copy_range(source: &File, mut from: u64, target: &File, range: Range<u64>) -> io::Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+        // Both offsets go on by what was copied.
+        match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut at), left) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let mut buffer = vec![0; left.min(HASH_BYTES)];
+                source.read_exact_at(&mut buffer, from)?;
+                target.write_all_at(&buffer, at)?;
+                from += buffer.len() as u64;
+                at += buffer.len() as u64;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Takes the disk space, where the file system can; else only sets the length.

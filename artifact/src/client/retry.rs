@@ -26,6 +26,15 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// One try, for a caller who decides by itself what comes after a failure.
+    #[must_use]
+    pub fn once() -> Self {
+        Self {
+            attempts: 1,
+            ..Self::default()
+        }
+    }
+
     /// The waits between the tries, with jitter.
     #[must_use]
     pub fn delays(&self) -> ExponentialBackoff {

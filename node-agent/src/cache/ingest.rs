@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use artifact::Digest;
-use artifact::client::partial::{self, ChunkState, Fault, PartFile};
+use artifact::client::partial::{self, ChunkState, Division, Fault, PartFile};
 use rustix::fs::Mode;
 
 use crate::cache::NodeCache;
@@ -23,8 +23,8 @@ pub(crate) struct Ingest {
 }
 
 impl Ingest {
-    /// Opens what an earlier run left of the blob, or starts anew. The disk space for all of it
-    /// is taken here, so that a full disk shows before the first byte.
+    /// Opens what an earlier run left of the blob, divided as it was, or starts anew. The disk
+    /// space for all of it is taken here, so that a full disk shows before the first byte.
     pub(crate) fn open(
         cache: &NodeCache,
         digest: Digest,
@@ -51,16 +51,34 @@ impl Ingest {
         }
         folder.remove(&map)?;
         folder.remove(&part)?;
+        let division = Division::even(size);
+        let states = vec![ChunkState::Absent; division.count()];
         let created = PartFile::create(
             digest,
-            size,
+            division,
             folder.open_file(&part)?,
             folder.open_file(&map)?,
         )
         .map_err(|fault| failed(cache, &digest, fault))
         .inspect_err(|_| drop(folder.remove(&part)))?;
-        let states = vec![ChunkState::Absent; created.chunk_count()];
         Ok((in_cache(created), states))
+    }
+
+    /// The same bytes divided in another way.
+    pub(crate) fn divide(
+        self,
+        states: &[ChunkState],
+        division: Division,
+    ) -> Result<(Self, Vec<ChunkState>), Error> {
+        let Self { cache, part } = self;
+        let digest = part.digest();
+        // Nothing else holds it before the download begins.
+        let part = Arc::try_unwrap(part).map_err(|_| stopped())?;
+        let (part, states) = part
+            .divide(states, division)
+            .map_err(|fault| failed(&cache, &digest, fault))?;
+        let part = Arc::new(part);
+        Ok((Self { cache, part }, states))
     }
 
     /// Bytes of the disk that an earlier run has taken for the blob already.
@@ -92,9 +110,14 @@ impl Ingest {
 
     /// Throws away everything, for bytes that turned out wrong.
     pub(crate) fn discard(&self) -> Result<(), Error> {
-        let (part, map) = names(&self.part.digest());
-        self.cache.ingest().remove(&map)?;
-        self.cache.ingest().remove(&part)?;
+        Self::discard_of(&self.cache, &self.part.digest())
+    }
+
+    /// Throws away what there is of a blob that nobody works on.
+    pub(crate) fn discard_of(cache: &NodeCache, digest: &Digest) -> Result<(), Error> {
+        let (part, map) = names(digest);
+        cache.ingest().remove(&map)?;
+        cache.ingest().remove(&part)?;
         Ok(())
     }
 

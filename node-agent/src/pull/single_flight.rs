@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::error::Error;
+use crate::pull::fetch::Fetched;
 
 /// How far a download has come.
 #[derive(Clone, Debug)]
@@ -23,8 +24,8 @@ pub(crate) enum Phase {
     Fetching,
     /// All bytes are here; the digest is being checked and the file synced.
     Verifying,
-    /// The blob is in the cache, with the count of bytes that came over the network; or it is not.
-    Ended(Result<u64, Arc<Error>>),
+    /// The blob is in the cache, or it is not.
+    Ended(Result<Fetched, Arc<Error>>),
 }
 
 /// What a flight tells: the bytes that are here, often, and its phase, seldom. Only the flight holds
@@ -87,8 +88,8 @@ impl Seat {
         self.phase.borrow().clone()
     }
 
-    /// Waits for the outcome: the bytes that came over the network.
-    pub(crate) async fn outcome(&mut self) -> Result<u64, Error> {
+    /// Waits for the outcome.
+    pub(crate) async fn outcome(&mut self) -> Result<Fetched, Error> {
         let ended = self
             .phase
             .wait_for(|phase| matches!(phase, Phase::Ended(_)))
@@ -111,7 +112,7 @@ impl SingleFlight {
     /// Joins the flight for a digest, or begins it with `start`.
     pub(crate) fn join<F>(&self, digest: Digest, start: impl FnOnce(Report) -> F) -> Seat
     where
-        F: Future<Output = Result<u64, Error>> + Send + 'static,
+        F: Future<Output = Result<Fetched, Error>> + Send + 'static,
     {
         let mut flights = self.lock();
         if let Some(seat) = flights.get(&digest) {
@@ -169,6 +170,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use crate::error::Error;
+    use crate::pull::fetch::Fetched;
     use crate::pull::single_flight::SingleFlight;
 
     #[tokio::test]
@@ -183,18 +185,21 @@ mod tests {
                 flights.join(digest, |_| async move {
                     started.fetch_add(1, Ordering::SeqCst);
                     land.notified().await;
-                    Ok(7)
+                    Ok(Fetched {
+                        bytes: 7,
+                        note: None,
+                    })
                 })
             })
             .collect();
         assert_eq!(seats.iter().filter(|seat| seat.is_first).count(), 1);
         land.notify_one();
         for seat in &mut seats {
-            assert_eq!(seat.outcome().await.unwrap(), 7);
+            assert_eq!(seat.outcome().await.unwrap().bytes, 7);
         }
         assert_eq!(started.load(Ordering::SeqCst), 1);
-        let mut later = flights.join(digest, |_| async { Ok(0) });
-        assert_eq!(later.outcome().await.unwrap(), 0);
+        let mut later = flights.join(digest, |_| async { Ok(Fetched::default()) });
+        assert_eq!(later.outcome().await.unwrap().bytes, 0);
     }
 
     #[tokio::test]

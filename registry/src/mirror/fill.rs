@@ -78,8 +78,10 @@ impl Fill {
             .iter()
             .map(|state| *state != ChunkState::Absent)
             .collect();
-        let longest = usize::try_from(RUN_BYTES / part.chunk_bytes()).unwrap_or(1);
-        let schedule = Schedule::new(part.size(), part.chunk_bytes(), longest, &here);
+        // A fill is divided evenly; its first chunk is as long as the others.
+        let chunk_bytes = part.division().range(0).end.max(1);
+        let longest = usize::try_from(RUN_BYTES / chunk_bytes).unwrap_or(1);
+        let schedule = Schedule::new(part.size(), chunk_bytes, longest, &here);
         Self {
             note,
             completed: AtomicU64::new(part.present_bytes(states)),

@@ -1,12 +1,16 @@
-//! The `.map` file beside a download in progress: which chunks are written, which are synced.
+//! The `.map` file beside a download in progress: how the blob is divided, which chunks are written,
+//! which are synced.
 //!
 //! ```text
-//! 0   8  magic "HAYMAP01"
+//! 0   8  magic "HAYMAP02"
 //! 8   8  size of the blob, little endian
-//! 16  8  size of a chunk, little endian; the last chunk may be shorter
-//! 24 36  boot id of the kernel that the states were written under
-//! 60  4  first bytes of the SHA-256 of the 60 before
-//! 64  …  one byte a chunk: 0 absent, 1 written, 2 written and synced
+//! 16  8  size of an even chunk, little endian; 0 where a chunk map says how the blob is divided
+//! 24  8  bytes of that chunk map, little endian
+//! 32 36  boot id of the kernel that the states were written under
+//! 68  8  first bytes of the SHA-256 of the chunk map
+//! 76  4  first bytes of the SHA-256 of the 76 before
+//! 80  …  the chunk map, as crate::chunk_map encodes it
+//! …   …  one byte a chunk: 0 absent, 1 written, 2 written and synced
 //! ```
 //!
 //! A chunk that is written but not synced survives the death of the process, because the page cache
@@ -15,18 +19,22 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
+use crate::chunk_map::{ChunkMap, MAX_MAP_BYTES};
+use crate::client::partial::Division;
 use crate::digest::Digest;
 
-const MAGIC: &[u8; 8] = b"HAYMAP01";
-const HEADER_BYTES: usize = 64;
+const MAGIC: &[u8; 8] = b"HAYMAP02";
+const HEADER_BYTES: usize = 80;
 const BOOT_ID_BYTES: usize = 36;
-const BOOT_ID: std::ops::Range<usize> = 24..24 + BOOT_ID_BYTES;
-const CHECK_AT: usize = 60;
+const BOOT_ID: std::ops::Range<usize> = 32..32 + BOOT_ID_BYTES;
+const MAP_CHECK: std::ops::Range<usize> = 68..76;
+const CHECK: std::ops::Range<usize> = 76..HEADER_BYTES;
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
-/// Chunk sizes that a map may name.
+/// Sizes of even chunks that a file may name.
 const CHUNK_BYTES_ALLOWED: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
-/// Most chunks of one blob: a map is never longer than this.
+/// Most chunks of one blob.
 const MAX_CHUNKS: u64 = 64 * 1024 * 1024;
 
 /// How far a chunk has come.
@@ -34,7 +42,7 @@ const MAX_CHUNKS: u64 = 64 * 1024 * 1024;
 pub enum ChunkState {
     /// Not here, or not whole.
     Absent,
-    /// All its bytes were written.
+    /// All its bytes were written, and have its hash where that is known.
     Written,
     /// All its bytes are on the disk.
     Synced,
@@ -63,55 +71,51 @@ impl ChunkState {
 #[derive(Debug)]
 pub(super) struct ChunkRecord {
     file: File,
-    chunk_bytes: u64,
+    /// Where the states begin.
+    states_at: u64,
 }
 
+/// What a map file says.
+pub(super) type Recorded = (ChunkRecord, Division, Vec<ChunkState>);
+
 impl ChunkRecord {
-    /// Reads the map of a blob of `size` bytes. Nothing when it is not such a map: then all of the
-    /// download counts as absent.
-    pub(super) fn read(file: File, size: u64) -> io::Result<Option<(Self, Vec<ChunkState>)>> {
+    /// Reads the map of the blob `digest` of `size` bytes. Gives the file back when it is not such
+    /// a map: then all of the download counts as absent.
+    pub(super) fn read(file: File, digest: &Digest, size: u64) -> io::Result<Option<Recorded>> {
         let mut header = [0; HEADER_BYTES];
-        match file.read_exact_at(&mut header, 0) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        let number = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&header[at..at + 8]);
-            u64::from_le_bytes(bytes)
+        let Some(()) = read_at(&file, 0, &mut header)? else {
+            return Ok(None);
         };
-        let chunk_bytes = number(16);
-        let fits = header[..8] == *MAGIC
-            && header == header_of(size, chunk_bytes, &header[BOOT_ID])
-            && number(8) == size
-            && CHUNK_BYTES_ALLOWED.contains(&chunk_bytes)
-            && size.div_ceil(chunk_bytes) <= MAX_CHUNKS;
-        if !fits {
+        if header[..8] != *MAGIC || header[CHECK] != check_of(&header) {
             return Ok(None);
         }
-        let count = usize::try_from(size.div_ceil(chunk_bytes)).unwrap_or(0);
-        if file.metadata()?.len() != (HEADER_BYTES + count) as u64 {
+        if number(&header, 8) != size {
+            return Ok(None);
+        }
+        let Some(division) = read_division(&file, &header, digest, size)? else {
+            return Ok(None);
+        };
+        let states_at = HEADER_BYTES as u64 + number(&header, 24);
+        let count = division.count();
+        if file.metadata()?.len() != states_at + count as u64 {
             return Ok(None);
         }
         let mut bytes = vec![0; count];
-        file.read_exact_at(&mut bytes, HEADER_BYTES as u64)?;
-        let Some(mut states) = bytes
-            .iter()
-            .map(|byte| ChunkState::from_byte(*byte))
-            .collect::<Option<Vec<_>>>()
-        else {
+        file.read_exact_at(&mut bytes, states_at)?;
+        let states = bytes.iter().map(|byte| ChunkState::from_byte(*byte));
+        let Some(mut states) = states.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let record = Self { file, chunk_bytes };
+        let record = Self { file, states_at };
         let boot_id = boot_id();
         if header[BOOT_ID] != boot_id {
             record.forget_unsynced(&mut states)?;
-            record
-                .file
-                .write_all_at(&header_of(size, chunk_bytes, &boot_id), 0)?;
+            header[BOOT_ID].copy_from_slice(&boot_id);
+            let check = check_of(&header);
+            header[CHECK].copy_from_slice(&check);
+            record.file.write_all_at(&header, 0)?;
         }
-        Ok(Some((record, states)))
+        Ok(Some((record, division, states)))
     }
 
     /// After a reboot: what was not synced is gone. The states are on the disk before the new boot
@@ -123,47 +127,116 @@ impl ChunkRecord {
         {
             *state = ChunkState::Absent;
         }
-        let bytes: Vec<_> = states.iter().map(|state| state.to_byte()).collect();
-        self.file.write_all_at(&bytes, HEADER_BYTES as u64)?;
+        self.file.write_all_at(&bytes_of(states), self.states_at)?;
         self.file.sync_data()
     }
 
-    /// Starts a map with every chunk absent.
-    pub(super) fn create(file: File, size: u64, chunk_bytes: u64) -> io::Result<Self> {
-        let count = usize::try_from(size.div_ceil(chunk_bytes)).map_err(io::Error::other)?;
-        let mut bytes = header_of(size, chunk_bytes, &boot_id()).to_vec();
-        bytes.resize(HEADER_BYTES + count, 0);
-        file.set_len(0)?;
+    /// Starts a map, or starts it again with another division.
+    pub(super) fn create(
+        file: File,
+        division: &Division,
+        states: &[ChunkState],
+    ) -> io::Result<Self> {
+        let map = division.map().map(|map| map.encode()).unwrap_or_default();
+        let mut header = [0; HEADER_BYTES];
+        header[..8].copy_from_slice(MAGIC);
+        header[8..16].copy_from_slice(&division.size().to_le_bytes());
+        if let Division::Even { chunk_bytes, .. } = division {
+            header[16..24].copy_from_slice(&chunk_bytes.to_le_bytes());
+        }
+        header[24..32].copy_from_slice(&(map.len() as u64).to_le_bytes());
+        header[BOOT_ID].copy_from_slice(&boot_id());
+        header[MAP_CHECK].copy_from_slice(&map_check(&map));
+        let check = check_of(&header);
+        header[CHECK].copy_from_slice(&check);
+        let states_at = (HEADER_BYTES + map.len()) as u64;
+        let mut bytes = header.to_vec();
+        bytes.extend_from_slice(&map);
+        bytes.extend_from_slice(&bytes_of(states));
         file.write_all_at(&bytes, 0)?;
-        Ok(Self { file, chunk_bytes })
-    }
-
-    /// Bytes of a chunk; the last one may be shorter.
-    pub(super) fn chunk_bytes(&self) -> u64 {
-        self.chunk_bytes
+        file.set_len(bytes.len() as u64)?;
+        Ok(Self { file, states_at })
     }
 
     /// Writes down how far a chunk has come.
     pub(super) fn mark(&self, chunk: usize, state: ChunkState) -> io::Result<()> {
-        self.file
-            .write_all_at(&[state.to_byte()], (HEADER_BYTES + chunk) as u64)
+        let at = self.states_at + chunk as u64;
+        self.file.write_all_at(&[state.to_byte()], at)
     }
 
     /// Makes the marks durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+
+    /// The file, to start it again.
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
 }
 
-fn header_of(size: u64, chunk_bytes: u64, boot_id: &[u8]) -> [u8; HEADER_BYTES] {
-    let mut header = [0; HEADER_BYTES];
-    header[..8].copy_from_slice(MAGIC);
-    header[8..16].copy_from_slice(&size.to_le_bytes());
-    header[16..24].copy_from_slice(&chunk_bytes.to_le_bytes());
-    header[BOOT_ID].copy_from_slice(boot_id);
-    let check = Digest::sha256(&header[..CHECK_AT]);
-    header[CHECK_AT..].copy_from_slice(&check.as_bytes()[..HEADER_BYTES - CHECK_AT]);
-    header
+/// How the blob is divided, unless what is written there cannot be so.
+fn read_division(
+    file: &File,
+    header: &[u8; HEADER_BYTES],
+    digest: &Digest,
+    size: u64,
+) -> io::Result<Option<Division>> {
+    let (chunk_bytes, map_bytes) = (number(header, 16), number(header, 24));
+    if map_bytes == 0 {
+        let fits =
+            CHUNK_BYTES_ALLOWED.contains(&chunk_bytes) && size.div_ceil(chunk_bytes) <= MAX_CHUNKS;
+        return Ok(fits.then_some(Division::Even { size, chunk_bytes }));
+    }
+    let Some(length) = usize::try_from(map_bytes)
+        .ok()
+        .filter(|_| map_bytes <= MAX_MAP_BYTES && chunk_bytes == 0)
+    else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; length];
+    let Some(()) = read_at(file, HEADER_BYTES as u64, &mut bytes)? else {
+        return Ok(None);
+    };
+    if header[MAP_CHECK] != map_check(&bytes) {
+        return Ok(None);
+    }
+    let map = ChunkMap::parse(&bytes).ok();
+    let map = map.filter(|map| map.blob() == *digest && map.size() == size);
+    Ok(map.map(|map| Division::Mapped(Arc::new(map))))
+}
+
+/// Reads bytes; nothing when the file ends before.
+fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<Option<()>> {
+    match file.read_exact_at(bytes, offset) {
+        Ok(()) => Ok(Some(())),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn bytes_of(states: &[ChunkState]) -> Vec<u8> {
+    states.iter().map(|state| state.to_byte()).collect()
+}
+
+fn number(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&header[at..at + 8]);
+    u64::from_le_bytes(bytes)
+}
+
+fn map_check(map: &[u8]) -> [u8; 8] {
+    let mut check = [0; 8];
+    if !map.is_empty() {
+        check.copy_from_slice(&Digest::sha256(map).as_bytes()[..8]);
+    }
+    check
+}
+
+fn check_of(header: &[u8; HEADER_BYTES]) -> [u8; 4] {
+    let mut check = [0; 4];
+    check.copy_from_slice(&Digest::sha256(&header[..CHECK.start]).as_bytes()[..4]);
+    check
 }
 
 /// The kernel's id of this boot; where there is none a new one, which never counts as the same.
@@ -179,66 +252,104 @@ fn boot_id() -> [u8; BOOT_ID_BYTES] {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
 
-    use crate::client::partial::map::{ChunkRecord, ChunkState, header_of};
+    use crate::chunk_map::{ChunkHash, ChunkMap};
+    use crate::client::partial::Division;
+    use crate::client::partial::map::{BOOT_ID, CHECK, ChunkRecord, ChunkState, check_of};
+    use crate::digest::Digest;
 
     const CHUNK: u64 = 64 * 1024;
 
-    fn map_of(size: u64) -> std::fs::File {
+    fn even(chunks: u64, more: u64) -> Division {
+        Division::Even {
+            size: chunks * CHUNK + more,
+            chunk_bytes: CHUNK,
+        }
+    }
+
+    fn blob() -> Digest {
+        Digest::sha256(b"blob")
+    }
+
+    fn mapped() -> Division {
+        let chunks = [(7, ChunkHash::of(b"a")), (9, ChunkHash::of(b"b"))];
+        Division::Mapped(Arc::new(ChunkMap::new(blob(), chunks).unwrap()))
+    }
+
+    fn file_of(division: &Division) -> File {
         let file = tempfile::tempfile().unwrap();
-        ChunkRecord::create(file.try_clone().unwrap(), size, CHUNK).unwrap();
+        let absent = vec![ChunkState::Absent; division.count()];
+        ChunkRecord::create(file.try_clone().unwrap(), division, &absent).unwrap();
         file
     }
 
     #[test]
-    fn marks_are_read_back() {
-        let file = map_of(CHUNK * 3 + 1);
-        let (record, states) = ChunkRecord::read(file.try_clone().unwrap(), CHUNK * 3 + 1)
-            .unwrap()
-            .unwrap();
-        assert_eq!(states, [ChunkState::Absent; 4]);
-        record.mark(1, ChunkState::Written).unwrap();
-        record.mark(3, ChunkState::Synced).unwrap();
-        let (_, states) = ChunkRecord::read(file, CHUNK * 3 + 1).unwrap().unwrap();
-        assert_eq!(
-            states,
-            [
-                ChunkState::Absent,
-                ChunkState::Written,
-                ChunkState::Absent,
-                ChunkState::Synced
-            ]
-        );
+    fn marks_and_division_are_read_back() {
+        for division in [even(1, 1), mapped()] {
+            let file = file_of(&division);
+            let size = division.size();
+            let (record, found, states) =
+                ChunkRecord::read(file.try_clone().unwrap(), &blob(), size)
+                    .unwrap()
+                    .unwrap();
+            assert_eq!(found, division);
+            assert_eq!(states, [ChunkState::Absent; 2]);
+            record.mark(1, ChunkState::Synced).unwrap();
+            let (_, _, states) = ChunkRecord::read(file, &blob(), size).unwrap().unwrap();
+            assert_eq!(states, [ChunkState::Absent, ChunkState::Synced]);
+        }
     }
 
     #[test]
     fn after_a_reboot_only_synced_chunks_count() {
-        let file = map_of(CHUNK * 2);
-        let record = ChunkRecord {
-            file,
-            chunk_bytes: CHUNK,
-        };
+        let file = file_of(&even(2, 0));
+        let size = CHUNK * 2;
+        let (record, _, _) = ChunkRecord::read(file.try_clone().unwrap(), &blob(), size)
+            .unwrap()
+            .unwrap();
         record.mark(0, ChunkState::Written).unwrap();
         record.mark(1, ChunkState::Synced).unwrap();
-        let other = header_of(CHUNK * 2, CHUNK, &[b'x'; 36]);
-        record.file.write_all_at(&other, 0).unwrap();
-        let (_, states) = ChunkRecord::read(record.file, CHUNK * 2).unwrap().unwrap();
+        let mut header = [0; 80];
+        file.read_exact_at(&mut header, 0).unwrap();
+        header[BOOT_ID].fill(b'x');
+        let check = check_of(&header);
+        header[CHECK].copy_from_slice(&check);
+        file.write_all_at(&header, 0).unwrap();
+        let (_, _, states) = ChunkRecord::read(file, &blob(), size).unwrap().unwrap();
         assert_eq!(states, [ChunkState::Absent, ChunkState::Synced]);
     }
 
     #[test]
     fn a_damaged_map_counts_for_nothing() {
-        for (at, byte) in [(0, b'X'), (8, 9), (16, 1), (24, b'!'), (64, 7)] {
-            let file = map_of(CHUNK * 2);
-            file.write_all_at(&[byte], at).unwrap();
-            assert!(
-                ChunkRecord::read(file, CHUNK * 2).unwrap().is_none(),
-                "{at}"
-            );
+        let even = even(2, 0);
+        let mapped = mapped();
+        let places = [(0, b'X'), (8, 9), (16, 1), (40, b'!'), (80, 7)];
+        let in_map = [(24, 9), (70, 1), (90, 1), (200, 1)];
+        let damages = places
+            .iter()
+            .map(|place| (&even, place))
+            .chain(in_map.iter().map(|place| (&mapped, place)));
+        for (division, (at, byte)) in damages {
+            let file = file_of(division);
+            file.write_all_at(&[*byte], *at).unwrap();
+            let read = ChunkRecord::read(file, &blob(), division.size()).unwrap();
+            assert!(read.is_none(), "{at}");
         }
-        let file = map_of(CHUNK * 2);
-        file.set_len(65).unwrap();
-        assert!(ChunkRecord::read(file, CHUNK * 2).unwrap().is_none());
+        for division in [even, mapped] {
+            let file = file_of(&division);
+            file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+            let read = ChunkRecord::read(file, &blob(), division.size()).unwrap();
+            assert!(read.is_none());
+        }
+    }
+
+    #[test]
+    fn the_map_of_another_blob_counts_for_nothing() {
+        let other = Digest::sha256(b"other");
+        let read = ChunkRecord::read(file_of(&mapped()), &other, 16).unwrap();
+        assert!(read.is_none());
     }
 }

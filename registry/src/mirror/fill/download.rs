@@ -5,9 +5,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use artifact::Digest;
 use artifact::client::fetch::Mode;
-use artifact::client::partial::{ChunkState, Pipeline, Sink};
+use artifact::client::partial::{ChunkState, Finished, Pipeline, Sink};
 use artifact::client::{self, BlobSource};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -34,7 +33,7 @@ enum End {
     Failed(Error),
 }
 
-/// Brings in what is missing of a fill, and gives the digest of the whole.
+/// Brings in what is missing of a fill, and gives the digest and the chunk map of the whole.
 ///
 /// # Errors
 /// The last failure, when each of the candidates has failed since the last byte came; or the
@@ -44,9 +43,9 @@ pub(crate) async fn download(
     states: Vec<ChunkState>,
     candidates: Vec<Candidate>,
     connections: usize,
-) -> Result<Digest, Error> {
+) -> Result<Finished, Error> {
     let progress = Arc::<Fill>::clone(fill);
-    let mut pipeline = Pipeline::start(Arc::clone(&fill.part), states, progress);
+    let pipeline = Pipeline::start(Arc::clone(&fill.part), states, progress);
     let download = Arc::new(Download {
         fill: Arc::clone(fill),
         candidates,
@@ -54,7 +53,7 @@ pub(crate) async fn download(
         received: AtomicU64::new(0),
     });
     let outcome = match download.by_ranges(&pipeline.sink(), connections).await {
-        Err(End::RangesIgnored(candidate)) => whole(&download, candidate, &mut pipeline).await,
+        Err(End::RangesIgnored(candidate)) => whole(&download, candidate, &pipeline).await,
         Err(End::Failed(error)) => Err(error),
         Ok(()) => Ok(()),
     };
@@ -70,9 +69,12 @@ pub(crate) async fn download(
 async fn whole(
     download: &Arc<Download>,
     candidate: usize,
-    pipeline: &mut Pipeline,
+    pipeline: &Pipeline,
 ) -> Result<(), Error> {
-    let start = pipeline.restart().await.map_err(Error::fill_pipeline)?;
+    let start = pipeline
+        .first_missing()
+        .await
+        .map_err(Error::fill_pipeline)?;
     let sink = pipeline.sink();
     let source = &download.candidates[candidate].source;
     tracing::info!(blob.digest = %source.digest(), "the upstream serves no ranges");

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use artifact::client::partial::{ChunkState, Fault, PartFile};
+use artifact::client::partial::{ChunkState, Division, Fault, PartFile};
 use artifact::{Digest, Repository};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -89,12 +89,11 @@ impl FillFiles {
         let text = serde_json::to_vec(note).map_err(io::Error::other);
         let text = text.map_err(Error::storage("write", self.note(digest)))?;
         write_durably(&self.named(digest, "new"), &self.note(digest), &text)?;
-        let created = PartFile::create(*digest, note.size, open(&part)?, open(&map)?);
+        let division = Division::even(note.size);
+        let count = division.count();
+        let created = PartFile::create(*digest, division, open(&part)?, open(&map)?);
         match created {
-            Ok(part) => {
-                let states = vec![ChunkState::Absent; part.chunk_count()];
-                Ok((part, states))
-            }
+            Ok(part) => Ok((part, vec![ChunkState::Absent; count])),
             Err(fault) => {
                 self.forget(digest)?;
                 Err(failed(fault))

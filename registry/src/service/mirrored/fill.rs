@@ -172,7 +172,7 @@ impl Registry {
         };
         let candidates = mirrored.candidates(&expected).await?;
         let connections = mirror.settings.connections;
-        let (actual, passed) = match tokio::try_join!(
+        let (finished, passed) = match tokio::try_join!(
             download(fill, states, candidates, connections),
             mirrored.vet(fill)
         ) {
@@ -185,12 +185,12 @@ impl Registry {
                 return Err(error);
             }
         };
-        if actual != digest {
+        if finished.digest != digest {
             let quarantine = move |files: &FillFiles| files.quarantine(&digest);
             mirror.fills.with_files(quarantine).await?;
             return Err(Error::FillMismatch {
                 expected: Box::new(digest),
-                actual: Box::new(actual),
+                actual: Box::new(finished.digest),
             });
         }
         let (registry, fill) = (Arc::clone(self), Arc::clone(fill));

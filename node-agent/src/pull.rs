@@ -6,6 +6,7 @@
 
 mod fetch;
 mod keep;
+mod offer;
 mod plan;
 mod resolve;
 mod single_flight;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use artifact::agent_api::{EnsureRequest, ModelEntry, PlannedBlob, PullEvent};
 use artifact::client::{Credentials, Origin, RetryPolicy, Sources, Transport, TransportOptions};
 use artifact::reference::InvalidReference;
-use artifact::{ChunkMap, Digest, Manifest, ModelName, Reference};
+use artifact::{Digest, Manifest, ModelName, Reference};
 use tokio::sync::Semaphore;
 
 use crate::cache::{NodeCache, Reservation, views};
@@ -24,6 +25,7 @@ use crate::error::Error;
 pub use fetch::{Bandwidth, BandwidthWindow, InvalidWindow};
 use fetch::{Fetched, Hosts, Job, Manners, Pace, Place};
 use keep::Kept;
+use offer::offered;
 use plan::Plan;
 use resolve::Resolved;
 use single_flight::{Phase, Seat, SingleFlight};
@@ -103,6 +105,7 @@ impl Puller {
                 retry: options.retry,
                 hosts: Hosts::default(),
                 pace: Pace::new(options.bandwidth.clone()),
+                metrics: cache.metrics().clone(),
             },
             cache,
             options: Arc::new(options),
@@ -369,12 +372,7 @@ impl Puller {
             size: blob.size,
             places: Self::places(origins, manifest, blob)?,
             manners: self.manners.clone(),
-            map: Box::pin(offered_map(
-                origins.to_vec(),
-                digest,
-                blob.digest,
-                blob.size,
-            )),
+            map: Box::pin(offered(origins.to_vec(), digest, blob.digest, blob.size)),
         };
         let turns = Arc::clone(&self.turns);
         let mut seat = self.flights.join(blob.digest, |report| async move {
@@ -422,16 +420,6 @@ impl Puller {
             })
             .await
     }
-}
-
-/// The chunk map of a blob, from the first origin that offers one.
-async fn offered_map(
-    _origins: Vec<Origin>,
-    _manifest: Digest,
-    _blob: Digest,
-    _size: u64,
-) -> Option<Arc<ChunkMap>> {
-    None
 }
 
 /// What was told of a blob, so that nothing is told twice.

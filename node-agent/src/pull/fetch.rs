@@ -31,6 +31,7 @@ use crate::cache::NodeCache;
 use crate::cache::ingest::{Ingest, stopped};
 use crate::cache::maps::{self, LocalChunk};
 use crate::error::Error;
+use crate::metrics::{Source, Verified};
 use crate::pull::single_flight::{Phase, Report};
 use attempt::Attempt;
 pub(crate) use hosts::Hosts;
@@ -101,6 +102,7 @@ pub(crate) async fn fetch(job: Job, report: Report) -> Result<Fetched, Error> {
             Some(finished) if finished == digest => {
                 fetch.cache.blocking(move |_| ingest.commit()).await?;
                 if is_map_wrong {
+                    fetch.cache.metrics().verify_failed(Verified::Map);
                     fetch.fetched.note = Some(format!(
                         "the chunk map that is offered for {digest} is wrong; the blob was verified as a whole"
                     ));
@@ -109,6 +111,7 @@ pub(crate) async fn fetch(job: Job, report: Report) -> Result<Fetched, Error> {
             }
             Some(finished) => {
                 tracing::warn!(blob.digest = %digest, actual = %finished, "the bytes are wrong and thrown away");
+                fetch.cache.metrics().verify_failed(Verified::Blob);
                 // Every chunk was as its map says: then the map is of other bytes.
                 is_map_wrong = is_map_wrong || is_mapped;
                 fetch.cache.blocking(move |_| ingest.discard()).await?;
@@ -208,8 +211,13 @@ impl Fetch {
             Err(end) => Err(end),
         };
         // None of its connections may put a piece after this.
+        let copied = transfer.copied();
         drop(transfer);
-        self.fetched.bytes += pipeline.received();
+        let received = pipeline.received();
+        self.fetched.bytes += received;
+        let metrics = self.cache.metrics();
+        metrics.fetched(Source::Origin, received);
+        metrics.fetched(Source::Local, copied);
         match outcome {
             Ok(()) => {
                 self.report.set_phase(Phase::Verifying);

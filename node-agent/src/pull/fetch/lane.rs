@@ -10,8 +10,6 @@ use crate::pull::fetch::limit::Limit;
 
 /// Wrong chunks after which a place is not asked again while there are others.
 const MOST_WRONG: usize = 3;
-/// Bytes after which the count of failures starts anew; a quarter of a small blob is enough.
-const PROGRESS_BYTES: u64 = 1024 * 1024;
 
 /// A place to have a blob from.
 #[derive(Clone, Debug)]
@@ -43,12 +41,10 @@ pub(super) struct Lane {
     /// Requests that are under way.
     pub(super) busy: usize,
     pub(super) limit: Limit,
-    /// Failures since enough bytes came from it.
+    /// Failures in a row of requests that brought little or nothing.
     failures: usize,
     /// When it failed last.
     failed_at: Option<Instant>,
-    /// Bytes since then.
-    fresh: u64,
     wrong: usize,
     pub(super) last_error: Option<client::Error>,
 }
@@ -62,7 +58,6 @@ impl Lane {
             limit: Limit::new(connections),
             failures: 0,
             failed_at: None,
-            fresh: 0,
             wrong: 0,
             last_error: None,
         }
@@ -98,10 +93,6 @@ impl Lane {
         if self.service == Service::Unknown {
             self.service = Service::Ranges;
         }
-        self.fresh += bytes;
-        if self.fresh >= PROGRESS_BYTES.min(self.place.source.size() / 4) {
-            self.failures = 0;
-        }
     }
 
     /// A request that was sent at `began` failed. A host that may do better later is left alone for
@@ -110,6 +101,7 @@ impl Lane {
         &mut self,
         error: client::Error,
         began: Instant,
+        was_worth_it: bool,
         retry: &RetryPolicy,
         hosts: &Hosts,
     ) {
@@ -120,9 +112,11 @@ impl Lane {
         }
         // Requests that were under way when the last one failed tell nothing new.
         let is_new = self.failed_at.is_none_or(|failed| began >= failed);
+        if was_worth_it {
+            self.failures = 0;
+        }
         if is_new {
             self.failures += 1;
-            self.fresh = 0;
             self.failed_at = Some(Instant::now());
             self.limit.failed();
         }

@@ -18,6 +18,7 @@ use tracing::Instrument;
 use crate::cache::ingest::stopped;
 use crate::cache::maps::LocalChunk;
 use crate::error::Error;
+use crate::metrics::{Metrics, Verified};
 use crate::pull::fetch::attempt::{Attempt, Outcome};
 use crate::pull::fetch::hosts::Hosts;
 use crate::pull::fetch::lane::{Lane, Place, Service};
@@ -29,6 +30,8 @@ const TICK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How much slower than the others it must be.
 const SLOW: f64 = 3.0;
+/// Bytes that make a request worth it, though it failed; a quarter of a small one is enough.
+const PROGRESS_BYTES: u64 = 1024 * 1024;
 /// Times that a chunk may be wrong before its hash is taken to be.
 const MOST_WRONG: usize = 2;
 
@@ -41,6 +44,7 @@ pub(crate) struct Manners {
     pub(crate) retry: RetryPolicy,
     pub(crate) hosts: Hosts,
     pub(crate) pace: Pace,
+    pub(crate) metrics: Metrics,
 }
 
 /// Why a transfer ended early.
@@ -63,6 +67,7 @@ struct Wanted {
 struct Active {
     /// None for chunks that are copied on this node.
     lane: Option<usize>,
+    /// Its bytes; of copies only their count.
     range: Range<u64>,
     position: Arc<AtomicU64>,
     /// The position when the lane was last told.
@@ -78,6 +83,13 @@ struct Active {
 impl Active {
     fn position(&self) -> u64 {
         self.position.load(Ordering::Relaxed)
+    }
+
+    /// Whether it brought enough not to count as a failure after one.
+    fn was_worth_it(&self) -> bool {
+        let asked = self.range.end - self.range.start;
+        let came = self.position().saturating_sub(self.range.start);
+        came >= PROGRESS_BYTES.min(asked.div_ceil(4))
     }
 
     /// Bytes a second since it began.
@@ -101,6 +113,8 @@ pub(super) struct Transfer {
     wrong: HashMap<usize, usize>,
     /// Bytes a second of the requests that have ended well, the last ones above all.
     usual: f64,
+    /// Bytes that were copied on this node.
+    copied: u64,
     began: Arc<Notify>,
 }
 
@@ -119,6 +133,7 @@ impl Transfer {
             sink,
             wrong: HashMap::new(),
             usual: 0.0,
+            copied: 0,
             began: Arc::default(),
             manners,
         }
@@ -136,6 +151,10 @@ impl Transfer {
     /// fetched.
     pub(super) fn copy(&mut self, chunks: Vec<(LocalChunk, Range<u64>)>) {
         let sink = self.sink.clone();
+        let bytes = chunks
+            .iter()
+            .map(|(_, range)| range.end - range.start)
+            .sum();
         let work = async move {
             let ranges: Vec<_> = chunks.iter().map(|(_, range)| range.clone()).collect();
             for (local, _) in chunks {
@@ -152,7 +171,7 @@ impl Transfer {
             Some((all, None))
         };
         let abort = self.tasks.spawn(work.in_current_span());
-        self.enlist(None, 0..0, Arc::default(), abort);
+        self.enlist(None, 0..bytes, Arc::default(), abort);
     }
 
     /// Brings everything in by ranges. Gives `false` when nobody serves ranges and somebody the
@@ -180,6 +199,11 @@ impl Transfer {
                 }
             }
         }
+    }
+
+    /// Bytes that came from other blobs of this node.
+    pub(super) fn copied(&self) -> u64 {
+        self.copied
     }
 
     /// The place that serves the whole blob, if that is what is left.
@@ -346,6 +370,12 @@ impl Transfer {
         })?;
         let (settled, failure) = outcome.ok_or_else(|| End::Failed(stopped()))?;
         let Some(lane) = active.lane else {
+            let failed: u64 = settled
+                .missing
+                .iter()
+                .map(|range| range.end - range.start)
+                .sum();
+            self.copied = active.range.end.saturating_sub(failed);
             self.put_back(settled.missing, None);
             return Ok(());
         };
@@ -353,7 +383,8 @@ impl Transfer {
         let has_failed = failure.is_some();
         if let Some(error) = failure {
             let Manners { retry, hosts, .. } = &self.manners;
-            self.lanes[lane].failed(error, active.began, retry, hosts);
+            let was_worth_it = active.was_worth_it();
+            self.lanes[lane].failed(error, active.began, was_worth_it, retry, hosts);
         } else {
             self.usual = if self.usual > 0.0 {
                 self.usual.midpoint(active.rate())
@@ -397,6 +428,7 @@ impl Transfer {
         for chunk in wrong {
             let host = &self.lanes[lane].place.host;
             tracing::warn!(chunk, %host, "a chunk has another hash than its map says");
+            self.manners.metrics.verify_failed(Verified::Chunk);
             let times = self.wrong.entry(*chunk).or_default();
             *times += 1;
             if *times >= MOST_WRONG {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::chunk_map::Cutter;
 use crate::client::partial::ChunkState;
 use crate::client::partial::pipeline::{Error, Finished, Shared, State};
 use crate::digest::Digester;
@@ -14,6 +15,9 @@ const SYNC_BYTES: u64 = 64 * 1024 * 1024;
 pub(super) fn hash(shared: &Shared) -> Result<Option<Finished>, Error> {
     let part = &shared.part;
     let mut digester = Digester::new(part.digest().algorithm());
+    let map = part.division().map().map(Arc::clone);
+    // A blob that comes without a map gets one, for the next version of it.
+    let mut cutter = map.is_none().then(Cutter::new);
     for chunk in 0..part.division().count() {
         let is_here = shared.wait(|state| match state.chunks.get(chunk)? {
             ChunkState::Absent => state.is_over.then_some(false),
@@ -24,12 +28,16 @@ pub(super) fn hash(shared: &Shared) -> Result<Option<Finished>, Error> {
         }
         part.read_range(part.division().range(chunk), |piece| {
             digester.update(piece);
+            if let Some(cutter) = &mut cutter {
+                cutter.update(piece);
+            }
         })?;
     }
     let digest = digester.finish();
+    let made = cutter.and_then(|cutter| cutter.finish(digest));
     Ok(Some(Finished {
         digest,
-        map: part.division().map().map(Arc::clone),
+        map: map.or_else(|| made.map(Arc::new)),
     }))
 }
 

@@ -4,12 +4,14 @@
 //! at [`DESCRIPTION_PATH`]; `docs/node-agent.md` has the table.
 
 mod error;
+mod lease;
 mod model;
 mod pull;
 #[cfg(feature = "openapi")]
 mod schema;
 
 pub use error::{AgentError, AgentErrorCode};
+pub use lease::{LeaseEntry, LeaseGiven, LeaseList, LeaseRequest};
 pub use model::{ModelBlob, ModelEntry, ModelList, PinRequest};
 pub use pull::{EnsureRequest, PlannedBlob, PullEvent};
 
@@ -21,5 +23,9 @@ pub const MODELS_PATH: &str = "/agent/v1/models";
 pub const MODEL_PATH: &str = "/agent/v1/model";
 /// Path of `pin`.
 pub const PIN_PATH: &str = "/agent/v1/model/pin";
+/// Path of the list of leases.
+pub const LEASES_PATH: &str = "/agent/v1/leases";
+/// Path of one lease.
+pub const LEASE_PATH: &str = "/agent/v1/leases/{id}";
 /// Path of the description of the API, in OpenAPI 3.1.
 pub const DESCRIPTION_PATH: &str = "/agent/v1/openapi.json";

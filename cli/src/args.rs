@@ -316,6 +316,9 @@ pub(crate) struct RmArgs {
     /// The models
     #[arg(required = true)]
     pub(crate) references: Vec<String>,
+    /// Remove them although they are in use
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]

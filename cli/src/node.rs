@@ -64,11 +64,12 @@ impl Node {
         }
     }
 
-    /// Takes a model out of the cache.
-    pub(crate) async fn remove(&self, reference: &Reference) -> Result<()> {
+    /// Takes a model out of the cache; by force although it is used.
+    pub(crate) async fn remove(&self, reference: &Reference, force: bool) -> Result<()> {
         match self {
+            Self::Agent(agent) if force => Ok(agent.remove_by_force(reference).await?),
             Self::Agent(agent) => Ok(agent.remove(reference).await?),
-            Self::Local(node) => Ok(node.remove(reference).await?),
+            Self::Local(node) => Ok(node.remove(reference, force).await?),
         }
     }
 }

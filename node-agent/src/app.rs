@@ -211,11 +211,11 @@ impl LocalNode {
     ///
     /// # Errors
     /// As [`NodeCache::remove`].
-    pub async fn remove(&self, reference: &Reference) -> Result<(), Error> {
+    pub async fn remove(&self, reference: &Reference, force: bool) -> Result<(), Error> {
         let reference = reference.clone();
         self.puller
             .cache()
-            .blocking(move |cache| cache.remove(&reference))
+            .blocking(move |cache| cache.remove(&reference, force))
             .await
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Everything here blocks: callers in async code go through [`NodeCache::blocking`].
 
+mod consumers;
 mod evict;
 pub(crate) mod folder;
 mod in_use;
@@ -29,6 +30,7 @@ use rustix::fs::Mode;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
+use consumers::Consumers;
 pub use evict::Held;
 use folder::Folder;
 use index::Index;
@@ -60,6 +62,7 @@ struct Inner {
     huggingface: Folder,
     index: Index,
     leases: Leases,
+    consumers: Consumers,
     metrics: Metrics,
     promises: Promises,
     options: DiskOptions,
@@ -88,6 +91,7 @@ impl NodeCache {
         let blobs = folder.child("blobs")?;
         let views = folder.child("views")?;
         let layout = CacheLayout::new(&root);
+        let leases = Leases::default();
         let cache = Self(Arc::new(Inner {
             sha256: blobs.child(Algorithm::Sha256.as_str())?,
             sha512: blobs.child(Algorithm::Sha512.as_str())?,
@@ -97,7 +101,8 @@ impl NodeCache {
             ollama: views.child("ollama")?,
             huggingface: views.child("huggingface")?,
             index: Index::open(&layout.index())?,
-            leases: Leases::default(),
+            consumers: Consumers::read(&folder, &leases)?,
+            leases,
             metrics: Metrics::default(),
             promises: Promises::default(),
             options,
@@ -210,8 +215,9 @@ impl NodeCache {
     /// is about to use.
     ///
     /// # Errors
-    /// [`Error::NotCached`]; [`Error::Pinned`]; [`Error::Storage`].
-    pub fn remove(&self, reference: &Reference) -> Result<(), Error> {
+    /// [`Error::NotCached`]; [`Error::Pinned`]; [`Error::InUse`] unless it goes by force;
+    /// [`Error::Storage`].
+    pub fn remove(&self, reference: &Reference, force: bool) -> Result<(), Error> {
         let _changing = self.change_views();
         let model = self.find(reference)?.ok_or_else(|| Error::NotCached {
             reference: Box::new(reference.clone()),
@@ -221,6 +227,20 @@ impl NodeCache {
                 reference: Box::new(reference.clone()),
             });
         }
+        if force {
+            return self.take_out(&model).map(drop);
+        }
+        let in_use = |by: String| Error::InUse {
+            reference: Box::new(reference.clone()),
+            by,
+        };
+        if let Some(holder) = self.lease_holder(reference) {
+            return Err(in_use(holder));
+        }
+        // Held until the blobs are gone, so that nobody begins to use them in between.
+        let _alone = self
+            .take_alone(&model)?
+            .ok_or_else(|| in_use("a process that has a file of it open".to_owned()))?;
         self.take_out(&model).map(drop)
     }
 
@@ -351,6 +371,14 @@ impl NodeCache {
 
     fn leases(&self) -> &Leases {
         &self.0.leases
+    }
+
+    fn consumers(&self) -> &Consumers {
+        &self.0.consumers
+    }
+
+    fn root(&self) -> &Folder {
+        &self.0.root
     }
 
     fn promises(&self) -> &Promises {

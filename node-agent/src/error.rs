@@ -88,6 +88,20 @@ pub enum Error {
         /// The model.
         reference: Box<Reference>,
     },
+    /// The model is used.
+    #[error("{reference} is in use by {by}: end that first, or remove it by force")]
+    InUse {
+        /// The model.
+        reference: Box<Reference>,
+        /// Who uses it.
+        by: String,
+    },
+    /// There is no lease of that name.
+    #[error("there is no lease {id}")]
+    NoLease {
+        /// Its identifier.
+        id: String,
+    },
     /// The name's place in the views is taken by another model's file or folder.
     #[error("{reference} cannot be shown beside another model: {} is taken; give it another tag", path.display())]
     NameCollision {
@@ -155,8 +169,10 @@ impl Error {
             Self::DiskFull { .. } | Self::NoSpace { .. } => AgentErrorCode::NoSpace,
             Self::Unsupported { .. } => AgentErrorCode::Unsupported,
             Self::Corrupt { .. } => AgentErrorCode::Corrupt,
-            Self::NotCached { .. } => AgentErrorCode::NotFound,
-            Self::Pinned { .. } | Self::NameCollision { .. } => AgentErrorCode::Conflict,
+            Self::NotCached { .. } | Self::NoLease { .. } => AgentErrorCode::NotFound,
+            Self::Pinned { .. } | Self::InUse { .. } | Self::NameCollision { .. } => {
+                AgentErrorCode::Conflict
+            }
             Self::BadRequest { .. } => AgentErrorCode::BadRequest,
             Self::Locked { .. }
             | Self::Storage { .. }

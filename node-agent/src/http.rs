@@ -8,6 +8,7 @@
 mod description;
 mod ensure;
 mod health;
+mod leases;
 mod models;
 mod observe;
 
@@ -50,6 +51,8 @@ fn operations() -> OpenApiRouter<Api> {
         .routes(routes!(models::list_models))
         .routes(routes!(models::show_model, models::remove_model))
         .routes(routes!(models::pin_model))
+        .routes(routes!(leases::put_lease, leases::end_lease))
+        .routes(routes!(leases::list_leases))
         .routes(routes!(description::describe))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))

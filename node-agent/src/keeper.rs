@@ -28,5 +28,9 @@ fn keep_once(cache: &NodeCache, is_sweeping: bool) -> Result<(), Error> {
     if is_sweeping {
         cache.sweep(cache.options().keep_partial);
     }
+    cache.end_expired_leases();
+    let disk = cache.disk()?;
+    cache.metrics().disk(disk.available, disk.usable());
+    cache.metrics().cache_bytes(cache.used_bytes()?);
     cache.keep_below_marks()
 }

@@ -158,10 +158,10 @@ async fn removing_a_model_keeps_the_blobs_that_others_name() {
     ensure(&node, &one).await.unwrap();
     ensure(&node, &two).await.unwrap();
     let layout = CacheLayout::new(folder.path());
-    node.remove(&one).await.unwrap();
+    node.remove(&one, false).await.unwrap();
     assert!(layout.blob(&Digest::sha256(&weights)).exists());
     assert!(node.find(&two).await.unwrap().is_some());
-    node.remove(&two).await.unwrap();
+    node.remove(&two, false).await.unwrap();
     assert_eq!(
         files_below(&folder.path().join("blobs")),
         Vec::<String>::new()
@@ -170,7 +170,7 @@ async fn removing_a_model_keeps_the_blobs_that_others_name() {
         files_below(&folder.path().join("views")),
         Vec::<String>::new()
     );
-    let error = node.remove(&two).await.unwrap_err();
+    let error = node.remove(&two, false).await.unwrap_err();
     assert_eq!(error.code(), AgentErrorCode::NotFound);
 }
 
@@ -183,7 +183,7 @@ async fn a_pinned_model_stays_until_it_is_let_go() {
     ensure(&node, &reference).await.unwrap();
     assert!(node.pin(&reference, true).await.unwrap().pinned);
     assert_eq!(
-        node.remove(&reference).await.unwrap_err().code(),
+        node.remove(&reference, false).await.unwrap_err().code(),
         AgentErrorCode::Conflict
     );
     drop(node);
@@ -192,7 +192,7 @@ async fn a_pinned_model_stays_until_it_is_let_go() {
     let node = LocalNode::open(Config::new(folder.path())).await.unwrap();
     assert!(node.find(&reference).await.unwrap().unwrap().pinned);
     node.pin(&reference, false).await.unwrap();
-    node.remove(&reference).await.unwrap();
+    node.remove(&reference, false).await.unwrap();
 }
 
 #[tokio::test]

@@ -113,7 +113,10 @@ fn run(
 ) -> BoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         let catalog = Catalog::open(config.agent.as_deref(), CacheLayout::new(&config.cache))?;
-        let loaded = Arc::new(LoadedModels::new(config.load_policy()));
+        let loaded = Arc::new(LoadedModels::new(
+            config.load_policy(),
+            catalog.agent().cloned(),
+        ));
         let expiring = tokio::spawn({
             let loaded = Arc::clone(&loaded);
             async move { loaded.expire().await }

@@ -1,5 +1,6 @@
 //! The models this runtime can serve, and those it has loaded.
 
+mod agent_lease;
 pub(crate) mod catalog;
 pub(crate) mod defaults;
 pub(crate) mod facts;

@@ -32,7 +32,7 @@ pub enum AgentErrorCode {
     Unsupported,
     /// No room on the disk.
     NoSpace,
-    /// The model is pinned, or its name collides with that of another one in the cache.
+    /// The model is pinned or in use, or its name collides with that of another one in the cache.
     Conflict,
     /// The agent itself failed.
     Internal,

@@ -13,8 +13,9 @@ use tokio_util::io::StreamReader;
 use url::Url;
 
 use crate::agent_api::{
-    AgentError, AgentErrorCode, ENSURE_PATH, EnsureRequest, MODEL_PATH, MODELS_PATH, ModelEntry,
-    ModelList, PIN_PATH, PinRequest, PullEvent,
+    AgentError, AgentErrorCode, ENSURE_PATH, EnsureRequest, LEASE_PATH, LEASES_PATH, LeaseEntry,
+    LeaseGiven, LeaseList, LeaseRequest, MODEL_PATH, MODELS_PATH, ModelEntry, ModelList, PIN_PATH,
+    PinRequest, PullEvent,
 };
 use crate::client::error::Error;
 use crate::reference::Reference;
@@ -158,11 +159,60 @@ impl AgentClient {
     /// Takes a model out of the cache. Blobs that another model names stay.
     ///
     /// # Errors
-    /// As [`AgentClient::list`]: `not_found` when it is not there, `conflict` while it is pinned.
+    /// As [`AgentClient::list`]: `not_found` when it is not there, `conflict` while it is pinned or
+    /// in use.
     pub async fn remove(&self, reference: &Reference) -> Result<(), Error> {
         let request = self
             .request(Method::DELETE, MODEL_PATH)?
             .query(&[("reference", reference.to_string())]);
+        self.send_for_nothing(request).await
+    }
+
+    /// The same, although it may be in use: whoever has it open keeps what is open.
+    ///
+    /// # Errors
+    /// As [`AgentClient::list`]: `not_found` when it is not there, `conflict` while it is pinned.
+    pub async fn remove_by_force(&self, reference: &Reference) -> Result<(), Error> {
+        let request = self.request(Method::DELETE, MODEL_PATH)?.query(&[
+            ("reference", reference.to_string().as_str()),
+            ("force", "true"),
+        ]);
+        self.send_for_nothing(request).await
+    }
+
+    /// Keeps a model on the node for a while; again with the same identifier, for longer.
+    ///
+    /// # Errors
+    /// As [`AgentClient::list`]: `not_found` when the model is not there.
+    pub async fn put_lease(&self, id: &str, lease: &LeaseRequest) -> Result<LeaseGiven, Error> {
+        let path = LEASE_PATH.replace("{id}", id);
+        let answer = self
+            .send(self.request(Method::PUT, &path)?.json(lease))
+            .await?;
+        self.read(answer).await
+    }
+
+    /// Ends a lease before its time.
+    ///
+    /// # Errors
+    /// As [`AgentClient::list`]: `not_found` when there is none.
+    pub async fn end_lease(&self, id: &str) -> Result<(), Error> {
+        let path = LEASE_PATH.replace("{id}", id);
+        self.send_for_nothing(self.request(Method::DELETE, &path)?)
+            .await
+    }
+
+    /// The leases that are held, by identifier.
+    ///
+    /// # Errors
+    /// As [`AgentClient::list`].
+    pub async fn leases(&self) -> Result<Vec<LeaseEntry>, Error> {
+        let answer = self.send(self.request(Method::GET, LEASES_PATH)?).await?;
+        let list: LeaseList = self.read(answer).await?;
+        Ok(list.leases)
+    }
+
+    async fn send_for_nothing(&self, request: RequestBuilder) -> Result<(), Error> {
         let answer = self.send(request).await?;
         if answer.status().is_success() {
             return Ok(());

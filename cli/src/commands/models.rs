@@ -38,7 +38,7 @@ pub(crate) async fn rm(args: &RmArgs) -> Result<()> {
     let node = Node::open(&args.agent, &args.data).await?;
     for text in &args.references {
         let reference = Reference::parse(text)?;
-        node.remove(&reference)
+        node.remove(&reference, args.force)
             .await
             .with_context(|| format!("removing {reference}"))?;
         say!("removed {reference}")?;

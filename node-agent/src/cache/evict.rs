@@ -66,6 +66,7 @@ impl NodeCache {
         if evicted.bytes >= wanted {
             return Ok(evicted);
         }
+        self.end_expired_leases();
         let mut models = self.list()?;
         models.sort_by(|a, b| last_use(a).cmp(last_use(b)));
         for model in models {

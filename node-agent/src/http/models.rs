@@ -22,6 +22,17 @@ pub(super) struct ModelQuery {
     reference: Reference,
 }
 
+/// Which model, and whether it goes although it is used.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RemoveQuery {
+    /// The model.
+    reference: Reference,
+    /// Take it out although a lease or a process uses it.
+    #[serde(default)]
+    force: bool,
+}
+
 /// The models on this node, by name.
 #[utoipa::path(
     get,
@@ -66,7 +77,7 @@ pub(super) async fn show_model(
 #[utoipa::path(
     delete,
     path = MODEL_PATH,
-    params(ModelQuery),
+    params(RemoveQuery),
     responses(
         (status = 204, description = "It is gone"),
         (status = 400, description = "The reference cannot be read", body = AgentError),
@@ -77,12 +88,12 @@ pub(super) async fn show_model(
 )]
 pub(super) async fn remove_model(
     State(api): State<Api>,
-    query: Result<Query<ModelQuery>, QueryRejection>,
+    query: Result<Query<RemoveQuery>, QueryRejection>,
 ) -> Result<StatusCode, Error> {
-    let Query(ModelQuery { reference }) = query.map_err(|e| bad_request(e.body_text()))?;
+    let Query(RemoveQuery { reference, force }) = query.map_err(|e| bad_request(e.body_text()))?;
     let cache = api.puller.cache();
     cache
-        .blocking(move |cache| cache.remove(&reference))
+        .blocking(move |cache| cache.remove(&reference, force))
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

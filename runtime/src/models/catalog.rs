@@ -47,6 +47,11 @@ impl Catalog {
         })
     }
 
+    /// The agent that it asks, if there is one.
+    pub(crate) fn agent(&self) -> Option<&AgentClient> {
+        self.agent.as_ref()
+    }
+
     /// Every model with a GGUF file, by name.
     pub(crate) async fn list(&self) -> Result<Vec<ModelEntry>, Error> {
         let mut entries = match &self.agent {
@@ -124,7 +129,8 @@ impl Catalog {
     pub(crate) async fn remove(&self, name: &str) -> Result<ModelEntry, Error> {
         let entry = choose(name, self.list().await?)?;
         let agent = self.agent.as_ref().ok_or(Error::NoAgent)?;
-        agent.remove(&entry.reference).await?;
+        // As with Ollama, a model can be removed while it is loaded: what is mapped stays.
+        agent.remove_by_force(&entry.reference).await?;
         Ok(entry)
     }
 

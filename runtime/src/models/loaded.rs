@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use artifact::Digest;
+use artifact::client::AgentClient;
+use artifact::{Digest, Reference};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::Model;
+use super::agent_lease::AgentLease;
 use super::keep_alive::KeepAlive;
 use crate::engine::Engine;
 use crate::engine::protocol::{Failure, LoadRequest};
@@ -52,6 +54,8 @@ pub(crate) struct Running {
     pub(crate) engine: Engine,
     /// One of the places for loaded models, given back when the last user lets go.
     _place: OwnedSemaphorePermit,
+    /// What keeps the model on the node.
+    _kept: Option<AgentLease>,
 }
 
 type LoadState = Option<Result<Arc<Running>, Failure>>;
@@ -116,6 +120,8 @@ pub(crate) struct Status {
 #[derive(Debug)]
 pub(crate) struct LoadedModels {
     policy: LoadPolicy,
+    /// Who keeps the files.
+    agent: Option<AgentClient>,
     table: Mutex<HashMap<Digest, Arc<Resident>>>,
     /// Places for loaded models.
     places: Arc<Semaphore>,
@@ -162,11 +168,12 @@ impl Drop for User {
 }
 
 impl LoadedModels {
-    /// An empty table.
-    pub(crate) fn new(policy: LoadPolicy) -> Self {
+    /// An empty table. What is loaded is leased from `agent`.
+    pub(crate) fn new(policy: LoadPolicy, agent: Option<AgentClient>) -> Self {
         Self {
             places: Arc::new(Semaphore::new(policy.max_loaded_models.max(1))),
             policy,
+            agent,
             table: Mutex::default(),
             changed: watch::Sender::new(0),
         }
@@ -347,10 +354,10 @@ impl LoadedModels {
             gpu_layers,
         };
         let models = Arc::clone(self);
-        let name = model.name();
+        let (name, reference) = (model.name(), model.entry.reference.clone());
         // Detached on purpose: the load goes on when the request that began it is dropped.
         tokio::spawn(async move {
-            let result = models.load(request).await;
+            let result = models.load(request, &reference).await;
             match &result {
                 Ok(_) => tracing::info!(model = name, "model loaded"),
                 Err(failure) => tracing::error!(model = name, ?failure, "model not loaded"),
@@ -371,12 +378,19 @@ impl LoadedModels {
         })
     }
 
-    async fn load(&self, request: LoadRequest) -> Result<Arc<Running>, Failure> {
+    async fn load(
+        &self,
+        request: LoadRequest,
+        reference: &Reference,
+    ) -> Result<Arc<Running>, Failure> {
         let place = self.take_place().await?;
+        let kept = self.agent.as_ref();
+        let kept = kept.map(|agent| AgentLease::take(agent, reference));
         let engine = Engine::load(request).await?;
         Ok(Arc::new(Running {
             engine,
             _place: place,
+            _kept: kept,
         }))
     }
 

@@ -416,6 +416,9 @@ pub(crate) struct InspectArgs {
     /// Show all metadata of its GGUF file, whose header is read for it
     #[arg(long)]
     pub(crate) metadata: bool,
+    /// Show the chunks of its blobs, from the chunk maps that its registry offers
+    #[arg(long)]
+    pub(crate) chunks: bool,
     /// Speak plain HTTP to a registry that is not on this machine
     #[arg(long)]
     pub(crate) plain_http: bool,

@@ -6,6 +6,7 @@ use artifact::{ChunkHash, Digest};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tests::upstream::{Upstream, chunk_map_of, noise};
+use tests::variants::hay_tiny;
 
 const SIZE: usize = 2 << 20;
 
@@ -222,4 +223,59 @@ async fn of_several_maps_the_first_good_one_counts_and_many_bad_ones_end_the_sea
     let before = world.upstream.counts().blobs;
     assert!(world.found_in(&many, |_| {}).await.is_err());
     assert_eq!(world.upstream.counts().blobs - before, 4);
+}
+
+/// `hayloft inspect --chunks`, off the main thread: the origin answers on it.
+async fn inspect(reference: &str, flags: &[&str]) -> tests::Finished {
+    let words = [&["inspect", reference, "--chunks"], flags].concat();
+    let mut command = tests::hayloft_command(words);
+    tokio::task::spawn_blocking(move || tests::run(&mut command))
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inspect_lists_the_chunks_that_a_registry_offers_and_says_when_it_offers_none() {
+    let upstream = Upstream::start().await;
+    let model = hay_tiny();
+    let reference = upstream.add_model("1", model.clone()).to_string();
+    let said = inspect(&reference, &[]).await.succeeded();
+    assert!(said.contains("no chunk maps"), "{said}");
+    let empty = inspect(&reference, &["--output", "json"]).await.succeeded();
+    let empty: Value = serde_json::from_str(&empty).unwrap();
+    assert_eq!(empty["chunk_maps"], json!([]));
+
+    let map = chunk_map_of(&model);
+    let manifest: Digest = empty["digest"].as_str().unwrap().parse().unwrap();
+    let offered = (map.blob(), Bytes::from(map.encode()));
+    upstream.offer_maps(&manifest, &[offered]);
+    let shown = inspect(&reference, &["--output", "json"]).await.succeeded();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let found = &shown["chunk_maps"][0];
+    assert_eq!(found["blob"], json!(map.blob()));
+    assert_eq!(found["count"], json!(16));
+    assert_eq!(found["min_length"], json!(21_691));
+    assert_eq!(found["max_length"], json!(452_608));
+    let second = json!({
+        "offset": 29_925,
+        "length": 21_691,
+        "blake3": map.hash(1).unwrap().to_string(),
+    });
+    assert_eq!(found["chunks"][1], second);
+
+    let said = inspect(&reference, &[]).await.succeeded();
+    assert!(
+        said.contains("SHORTEST") && said.contains("OFFSET"),
+        "{said}"
+    );
+    assert!(said.contains(&map.hash(15).unwrap().to_string()), "{said}");
+
+    // One that says something wrong is told as it is.
+    upstream.clear_referrers();
+    upstream.offer_maps(&manifest, &[(map.blob(), Bytes::from_static(b"bad"))]);
+    let said = inspect(&reference, &[]).await.failed();
+    assert!(
+        said.contains("chunk map") && said.contains("cannot be used"),
+        "{said}"
+    );
 }

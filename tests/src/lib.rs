@@ -5,7 +5,7 @@
 //! Hugging Face, [`CuttingProxy`] breaks connections off,
 //! [`S3Server`] is a bucket, [`FaultProxy`] makes one misbehave, [`SmallDisk`] is soon full, [`Reader`] has a file mapped,
 //! [`Squid`] and [`Socks`] are proxies, [`Authority`] issues certificates, [`Postgres`] is a database server, [`Balancer`] stands before
-//! replicas, [`fixture`] finds the bundled model.
+//! replicas, [`fixture`] finds the bundled model, [`variants`] makes later versions of it.
 
 #![allow(
     clippy::expect_used,
@@ -33,6 +33,7 @@ mod split_gguf;
 pub mod squid;
 mod terminal;
 pub mod upstream;
+pub mod variants;
 mod wire;
 
 pub use authority::{Authority, Pair};

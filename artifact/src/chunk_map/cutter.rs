@@ -160,3 +160,5 @@ impl Chunks {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

@@ -1,6 +1,7 @@
 //! `inspect`: a model's manifest and what its GGUF file says, as its registry has them, without
 //! pulling it.
 
+mod chunks;
 mod described;
 
 use std::collections::BTreeMap;
@@ -42,11 +43,16 @@ pub(crate) async fn inspect(args: &InspectArgs) -> Result<()> {
         Some(layer) => known_of(&place.origin, manifest, layer, args.metadata).await?,
         None => Weights::default(),
     };
+    let chunks = match args.chunks {
+        true => Some(chunks::read(&place.origin, &place.found).await?),
+        false => None,
+    };
     let description = Description {
         reference: place.name.as_str(),
         digest: &place.found.digest,
         manifest,
         weights: &weights,
+        chunks: chunks.as_deref(),
     };
     match args.output.output {
         Output::Json => print_json(&description.json()),

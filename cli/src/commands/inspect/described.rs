@@ -1,7 +1,6 @@
 //! What `inspect` found, for programs and for people.
 
 use anyhow::Result;
-use artifact::Digest;
 use artifact::dialect::{self, Dialect};
 use artifact::gguf::annotations::{
     ARCHITECTURE, CONTEXT_LENGTH, FAULT, KIND, LICENSE, NAME, PARAMETER_SIZE, PARAMETERS,
@@ -9,10 +8,11 @@ use artifact::gguf::annotations::{
 };
 use artifact::gguf::{Header, Value as GgufValue};
 use artifact::manifest::Manifest;
+use artifact::{ChunkMap, Digest};
 use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 
-use super::Weights;
+use super::{Weights, chunks};
 use crate::args::Output;
 use crate::listing;
 use crate::report::escape;
@@ -26,19 +26,25 @@ pub(super) struct Description<'a> {
     pub(super) digest: &'a Digest,
     pub(super) manifest: &'a Manifest,
     pub(super) weights: &'a Weights,
+    /// The chunk maps on offer, where they are asked for.
+    pub(super) chunks: Option<&'a [ChunkMap]>,
 }
 
 impl Description<'_> {
     /// Everything that is known.
     pub(super) fn json(&self) -> Value {
         let raw: Value = serde_json::from_slice(self.manifest.raw()).unwrap_or_default();
-        json!({
+        let mut described = json!({
             "reference": self.reference,
             "digest": self.digest,
             "dialect": Dialect::of(self.manifest),
             "manifest": raw,
             "gguf": self.gguf(),
-        })
+        });
+        if let Some(maps) = self.chunks {
+            described["chunk_maps"] = chunks::json(maps);
+        }
+        described
     }
 
     fn gguf(&self) -> Value {
@@ -84,14 +90,17 @@ impl Description<'_> {
         let columns = ["BLOB", "SIZE", "MEDIA TYPE", "FILE"];
         listing::print(Output::Text, &(), &columns, rows.collect())?;
         self.print_facts()?;
-        let Some(header) = &self.weights.header else {
-            return Ok(());
-        };
-        say!()?;
-        let rows = metadata_of(header)
-            .into_iter()
-            .map(|(key, value)| vec![key, shown(&value)]);
-        listing::print(Output::Text, &(), &["GGUF METADATA", ""], rows.collect())
+        if let Some(header) = &self.weights.header {
+            say!()?;
+            let rows = metadata_of(header)
+                .into_iter()
+                .map(|(key, value)| vec![key, shown(&value)]);
+            listing::print(Output::Text, &(), &["GGUF METADATA", ""], rows.collect())?;
+        }
+        match self.chunks {
+            Some(maps) => chunks::print(maps),
+            None => Ok(()),
+        }
     }
 
     fn print_facts(&self) -> Result<()> {

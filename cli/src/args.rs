@@ -3,6 +3,7 @@
 pub(crate) mod config;
 pub(crate) mod disk;
 pub(crate) mod mirror;
+pub(crate) mod network;
 pub(crate) mod registry;
 pub(crate) mod runtime;
 pub(crate) mod sources;
@@ -19,6 +20,7 @@ use url::Url;
 use crate::args::config::ConfigTask;
 use crate::args::disk::DiskArgs;
 use crate::args::mirror::MirrorTask;
+use crate::args::network::NetworkArgs;
 use crate::args::registry::RegistryOptions;
 use crate::args::runtime::{ModelsArgs, RuntimeArgs};
 use crate::args::sources::{ServeSourcesArgs, SourcesArgs};
@@ -175,6 +177,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
     #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
     pub(crate) models: ModelsArgs,
 }
 
@@ -196,6 +200,8 @@ pub(crate) struct AgentRoleArgs {
     pub(crate) sources: SourcesArgs,
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 #[derive(Args, Debug)]

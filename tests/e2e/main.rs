@@ -9,6 +9,7 @@
 mod agent_api;
 mod agent_disk;
 mod agent_faults;
+mod agent_kill;
 mod agent_push;
 mod chunk_maps;
 mod cli;

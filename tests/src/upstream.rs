@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +66,10 @@ struct Inner {
     blobs: HashMap<String, Bytes>,
     /// Descriptors by the digest of their subject.
     referrers: HashMap<String, Vec<Value>>,
+    /// What was asked for of which blob, in order.
+    asked: Vec<(String, Option<Range<u64>>)>,
+    /// Faults leave blobs below a mebibyte alone.
+    spares_small: bool,
     token: Option<String>,
     announced_digest: Option<String>,
     /// Status of the answers to the next requests for manifests, and how many of them.
@@ -164,6 +169,17 @@ impl Upstream {
         Reference::parse(&format!("{}/test/model:{tag}", self.address)).expect("a reference")
     }
 
+    /// The digest of the manifest under a tag.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn digest_of(&self, tag: &str) -> Digest {
+        let inner = self.state.lock();
+        let (_, bytes) = inner.manifests.get(tag).expect("a manifest");
+        Digest::sha256(bytes)
+    }
+
     /// Spoils every answer to a GET of a blob from now on.
     pub fn set_fault(&self, fault: Fault) {
         self.state.faults.set(fault, None);
@@ -172,6 +188,11 @@ impl Upstream {
     /// Spoils the next `answers` answers.
     pub fn set_fault_times(&self, fault: Fault, answers: usize) {
         self.state.faults.set(fault, Some(answers));
+    }
+
+    /// Faults leave blobs below a mebibyte alone from now on: configs and chunk maps.
+    pub fn spare_small_blobs(&self) {
+        self.state.lock().spares_small = true;
     }
 
     /// Answers well from now on.
@@ -209,6 +230,15 @@ impl Upstream {
             bytes: self.state.blobs.bytes(),
             tokens: self.state.tokens.requests(),
         }
+    }
+
+    /// The ranges that were asked for of a blob since the last call; nothing stands for all of it.
+    #[must_use]
+    pub fn take_asked(&self, digest: &Digest) -> Vec<Option<Range<u64>>> {
+        let digest = digest.to_string();
+        let mut inner = self.state.lock();
+        let asked = inner.asked.extract_if(.., |(blob, _)| *blob == digest);
+        asked.map(|(_, range)| range).collect()
     }
 
     /// Closes the listener and every connection: nothing answers any more.

@@ -11,7 +11,8 @@ use clap::{ArgAction, Args};
 #[command(next_help_heading = "Where models come from")]
 pub(crate) struct SourcesArgs {
     /// Models whose names begin with PREFIX, a host or a host and a path, come from URL; KIND is
-    /// oci, ollama or hf. Repeatable; several for one prefix are tried in order
+    /// oci, ollama or hf. Repeatable; several for one prefix are asked in order and send the weights
+    /// together
     #[arg(
         long = "upstream",
         value_name = "PREFIX=KIND+URL",
@@ -29,7 +30,8 @@ pub(crate) struct SourcesArgs {
 #[command(next_help_heading = "Where models come from")]
 pub(crate) struct ServeSourcesArgs {
     /// Models whose names begin with PREFIX, a host or a host and a path, are pulled from URL; KIND
-    /// is oci, ollama or hf. Repeatable; several for one prefix are tried in order
+    /// is oci, ollama or hf. Repeatable; several for one prefix are asked in order and send the
+    /// weights together
     #[arg(
         long = "agent-upstream",
         value_name = "PREFIX=KIND+URL",

@@ -25,6 +25,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
     let runtime_listener = bind("runtime", runtime_listen).await?;
     let mut agent = endpoint::agent_config(args.data.cache()?, &args.sources.into())?;
     agent.disk = args.disk.to_options()?;
+    args.network.apply(&mut agent.pull);
     let agent_url = format!("http://{}", reachable(agent_listener.local_addr()?));
     let runtime = runtime_config(args.data.cache()?, Some(agent_url), args.models);
     // Before anybody learns that there is something to send signals to.
@@ -65,6 +66,7 @@ pub(crate) async fn agent(args: &AgentRoleArgs) -> Result<()> {
     let listener = bind("agent", args.listen).await?;
     let mut config = endpoint::agent_config(args.data.cache()?, &args.sources)?;
     config.disk = args.disk.to_options()?;
+    args.network.apply(&mut config.pull);
     say("agent", "http", &listener)?;
     let stop = Stop::on_signal()?;
     node_agent::serve(config, listener, stop.wait())

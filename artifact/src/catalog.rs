@@ -66,6 +66,68 @@ pub fn list_those(
     mut report: impl FnMut(CatalogFault),
 ) -> Result<Vec<ModelEntry>, CatalogFault> {
     let mut models = Vec::new();
+    visit(layout, |reference| {
+        let reference = is_wanted(&reference).then_some(reference);
+        match reference.map_or(Ok(None), |reference| read(layout, reference)) {
+            Ok(Some(model)) => models.push(model),
+            Ok(None) => {}
+            Err(fault) => report(fault),
+        }
+    })?;
+    models.sort_by(|a, b| a.reference.cmp(&b.reference));
+    Ok(models)
+}
+
+/// A model that the plain view shows and that cannot be read whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its name.
+    pub reference: Reference,
+    /// The digest of its manifest, where what lies there is none.
+    pub manifest: Option<Digest>,
+    /// The link to its manifest leads out of the cache, or nowhere: no agent made it.
+    pub is_foreign: bool,
+}
+
+/// The models that the plain view shows and that are not whole: a blob is gone, or has another size,
+/// or the manifest is damaged. An agent takes a model's links away before its blobs, so none of this
+/// is left by one that was killed.
+///
+/// # Errors
+/// [`CatalogFault::Read`] when the plain view itself cannot be read.
+pub fn broken(layout: &CacheLayout) -> Result<Vec<Broken>, CatalogFault> {
+    let mut all = Vec::new();
+    visit(layout, |reference| {
+        let link = layout.plain_view_of(&reference).join(MANIFEST_FILE);
+        let digest = match linked_digest(&link) {
+            Ok(Some(digest)) => digest,
+            Err(CatalogFault::ForeignLink { .. }) => {
+                all.push(Broken {
+                    reference,
+                    manifest: None,
+                    is_foreign: true,
+                });
+                return;
+            }
+            Ok(None) | Err(_) => return,
+        };
+        let manifest = match read(layout, reference.clone()) {
+            Ok(None) => None,
+            Err(CatalogFault::Manifest { .. } | CatalogFault::ForeignLink { .. }) => Some(digest),
+            // Whole, or not to be judged for now.
+            Ok(Some(_)) | Err(CatalogFault::Read { .. }) => return,
+        };
+        all.push(Broken {
+            reference,
+            manifest,
+            is_foreign: false,
+        });
+    })?;
+    Ok(all)
+}
+
+/// Calls `found` with every name under which the plain view has a link to a manifest.
+fn visit(layout: &CacheLayout, mut found: impl FnMut(Reference)) -> Result<(), CatalogFault> {
     let mut pending = vec![(layout.plain_view(), 0)];
     while let Some((folder, depth)) = pending.pop() {
         let entries = match fs::read_dir(&folder) {
@@ -81,17 +143,13 @@ pub fn list_those(
             if kind.is_dir() && depth < MAX_DEPTH {
                 pending.push((entry.path(), depth + 1));
             } else if kind.is_symlink() && entry.file_name() == MANIFEST_FILE {
-                let reference = reference_of(layout, &folder).filter(&is_wanted);
-                match reference.map_or(Ok(None), |reference| read(layout, reference)) {
-                    Ok(Some(model)) => models.push(model),
-                    Ok(None) => {}
-                    Err(fault) => report(fault),
+                if let Some(reference) = reference_of(layout, &folder) {
+                    found(reference);
                 }
             }
         }
     }
-    models.sort_by(|a, b| a.reference.cmp(&b.reference));
-    Ok(models)
+    Ok(())
 }
 
 /// The model that the plain view shows under `reference`, or nothing.
@@ -115,7 +173,9 @@ fn read(layout: &CacheLayout, reference: Reference) -> Result<Option<ModelEntry>
         return Ok(None);
     };
     let path = layout.blob(&digest);
-    let metadata = match fs::metadata(&path) {
+    // A link in a blob's place is no blob, wherever it leads.
+    let metadata = match fs::symlink_metadata(&path) {
+        Ok(metadata) if !metadata.is_file() => return Ok(None),
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(read_fault(&path, source)),
@@ -129,7 +189,11 @@ fn read(layout: &CacheLayout, reference: Reference) -> Result<Option<ModelEntry>
         source,
     })?;
     let blobs = blobs_of(&manifest);
-    if !blobs.iter().all(|blob| layout.blob(&blob.digest).is_file()) {
+    let is_whole = |blob: &ModelBlob| {
+        fs::symlink_metadata(layout.blob(&blob.digest))
+            .is_ok_and(|found| found.is_file() && found.len() == blob.size)
+    };
+    if !blobs.iter().all(is_whole) {
         return Ok(None);
     }
     let pulled_at = fs::symlink_metadata(&link)

@@ -1,13 +1,12 @@
 //! Config and the composition root: cache, puller, API, two listeners, shutdown.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use artifact::Reference;
 use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
 use futures::future::BoxFuture;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -16,9 +15,10 @@ use crate::error::Error;
 use crate::http::{Api, router};
 use crate::keeper;
 use crate::pull::{PullOptions, Puller};
+use crate::repair;
+use crate::scrub;
+use crate::socket::Socket;
 
-/// Who may use the Unix socket: the agent's user and group.
-const SOCKET_MODE: u32 = 0o660;
 /// How long connections may take to end after a shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -80,6 +80,11 @@ fn run(
         // Dropped with this future, and its tasks with it.
         let mut background = JoinSet::new();
         background.spawn(keeper::keep(node.puller.cache().clone()));
+        background.spawn(repair::run(node.puller.clone()));
+        if config.disk.scrub_rate > 0 {
+            let cache = node.puller.cache().clone();
+            background.spawn(scrub::run(cache, config.disk.scrub_rate));
+        }
         tracing::info!(root = %config.root.display(), "the node agent serves");
         let stopped = |mut stopping: watch::Receiver<bool>| async move {
             // An error means that the sender is gone, which is a reason to stop as well.
@@ -115,12 +120,12 @@ fn run(
 
 /// Binds the Unix socket. A socket that was asked for must work; the default one may fail where the
 /// path is too long for the system, since there is TCP as well.
-fn bind_socket(config: &Config, puller: &Puller) -> Result<Option<UnixListener>, Error> {
+fn bind_socket(config: &Config, puller: &Puller) -> Result<Option<Socket>, Error> {
     let asked = config.socket.clone();
     let path = asked
         .clone()
         .unwrap_or_else(|| puller.cache().layout().socket());
-    match bind(&path) {
+    match Socket::bind(path.clone(), puller.cache().clone()) {
         Ok(listener) => Ok(Some(listener)),
         Err(source) if asked.is_some() => Err(Error::Listen {
             address: path.display().to_string(),
@@ -131,23 +136,6 @@ fn bind_socket(config: &Config, puller: &Puller) -> Result<Option<UnixListener>,
             Ok(None)
         }
     }
-}
-
-/// The socket gets its mode before it gets its name, so nobody else ever gets in. One that a killed
-/// agent left behind is replaced: the lock on the folder says that its owner is gone.
-fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let temporary = path.with_file_name(name);
-    match std::fs::remove_file(&temporary) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let listener = UnixListener::bind(&temporary)?;
-    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(SOCKET_MODE))?;
-    std::fs::rename(&temporary, path)?;
-    Ok(listener)
 }
 
 /// A node's cache used by this process itself, without an agent.

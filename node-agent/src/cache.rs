@@ -6,11 +6,14 @@
 mod consumers;
 mod evict;
 pub(crate) mod folder;
+mod health;
 mod in_use;
 pub(crate) mod index;
 pub(crate) mod ingest;
 mod leases;
 pub(crate) mod maps;
+mod mend;
+mod probe;
 mod room;
 pub(crate) mod views;
 
@@ -22,11 +25,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use artifact::agent_api::ModelEntry;
-use artifact::catalog::{self, timestamp};
+use artifact::catalog::{self, CatalogFault, timestamp};
 use artifact::layout::TEMPORARY_PREFIX;
 use artifact::manifest::MAX_MANIFEST_BYTES;
 use artifact::{Algorithm, CacheLayout, Digest, Manifest, Reference};
 use rustix::fs::Mode;
+use tokio::sync::Notify;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -53,10 +57,12 @@ pub struct NodeCache(Arc<Inner>);
 struct Inner {
     layout: CacheLayout,
     root: Folder,
+    blobs: Folder,
     sha256: Folder,
     sha512: Folder,
     ingest: Folder,
     maps: Maps,
+    views_root: Folder,
     plain: Folder,
     ollama: Folder,
     huggingface: Folder,
@@ -70,8 +76,12 @@ struct Inner {
     making_room: Mutex<()>,
     /// Held while the views change, so that publishing and removing never mix.
     views: Mutex<()>,
+    /// Held while the scrub has a blob open, and while it is asked who has.
+    reading: Mutex<()>,
+    /// Something was found damaged.
+    damage: Notify,
     /// The lock on the folder lasts as long as the file is open.
-    _lock: File,
+    lock: Mutex<File>,
 }
 
 impl NodeCache {
@@ -100,7 +110,7 @@ impl NodeCache {
             plain: views.child("plain")?,
             ollama: views.child("ollama")?,
             huggingface: views.child("huggingface")?,
-            index: Index::open(&layout.index())?,
+            index: Index::open(&layout.index()),
             consumers: Consumers::read(&folder, &leases)?,
             leases,
             metrics: Metrics::default(),
@@ -110,9 +120,23 @@ impl NodeCache {
             views: Mutex::new(()),
             root: folder,
             layout,
-            _lock: lock,
+            blobs,
+            views_root: views,
+            reading: Mutex::new(()),
+            damage: Notify::new(),
+            lock: Mutex::new(lock),
         }));
-        cache.sweep_temporary()?;
+        match cache
+            .sweep_temporary()
+            .and_then(|()| probe::check(&cache.0.ingest, &cache.0.sha256))
+        {
+            Ok(()) => {}
+            // What is cached can be served all the same; readiness says why not more.
+            Err(error) if error.is_temporary_for_writing() => {
+                tracing::error!(error = %error.to_agent_error(), "the cache cannot be written to");
+            }
+            Err(error) => return Err(error),
+        }
         views::settle(&cache);
         Ok(cache)
     }
@@ -135,13 +159,16 @@ impl NodeCache {
         work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let cache = self.clone();
-        tokio::task::spawn_blocking(move || work(&cache))
-            .await
-            .unwrap_or_else(|panic| {
-                Err(Error::Interrupted {
-                    what: format!("work on the cache ({panic})"),
-                })
+        tokio::task::spawn_blocking(move || {
+            cache.mend()?;
+            work(&cache)
+        })
+        .await
+        .unwrap_or_else(|panic| {
+            Err(Error::Interrupted {
+                what: format!("work on the cache ({panic})"),
             })
+        })
     }
 
     /// The models, by name.
@@ -171,7 +198,14 @@ impl NodeCache {
 
     /// What the plain view shows under that name, whatever digest the reference asks for.
     fn find_any(&self, reference: &Reference) -> Result<Option<ModelEntry>, Error> {
-        Ok(catalog::find(&self.0.layout, reference)?)
+        match catalog::find(&self.0.layout, reference) {
+            // As good as absent: a pull puts it right.
+            Err(fault @ (CatalogFault::ForeignLink { .. } | CatalogFault::Manifest { .. })) => {
+                tracing::warn!(%reference, error = %fault, "a model of the cache is damaged");
+                Ok(None)
+            }
+            found => Ok(found?),
+        }
     }
 
     /// Adds what is not in the manifest: last use and pin.
@@ -268,6 +302,7 @@ impl NodeCache {
                 let (blobs, name) = (self.blobs(digest.algorithm()), digest.hex());
                 let bytes = blobs.stat(&name)?.map_or(0, |stat| evict::bytes_of(&stat));
                 let gone = blobs.remove(&name)?;
+                self.0.index.forget_blob(&digest);
                 self.maps().remove(&digest)?;
                 tracing::info!(blob.digest = %digest, gone, "a blob that no model names was deleted");
                 freed += bytes;
@@ -383,6 +418,12 @@ impl NodeCache {
 
     fn promises(&self) -> &Promises {
         &self.0.promises
+    }
+
+    /// For whoever opens a blob to look at it, and for whoever asks whether others have it open.
+    pub(crate) fn read_alone(&self) -> MutexGuard<'_, ()> {
+        let reading = &self.0.reading;
+        reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn make_room_alone(&self) -> MutexGuard<'_, ()> {

@@ -19,6 +19,14 @@ pub enum Error {
         /// The cache folder.
         root: PathBuf,
     },
+    /// The cache folder can be changed by others than the agent.
+    #[error("the cache at {} is not safe: {reason}", path.display())]
+    Unsafe {
+        /// The folder.
+        path: PathBuf,
+        /// Who may change it, and what to do.
+        reason: String,
+    },
     /// A file or folder of the cache could not be used.
     #[error("cannot {action} {}", path.display())]
     Storage {
@@ -125,15 +133,6 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The index failed even after it was made anew.
-    #[error("the index at {} cannot be used", path.display())]
-    Index {
-        /// Its folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: sled::Error,
-    },
     /// A background task ended without a result.
     #[error("{what} ended before its time; ask again")]
     Interrupted {
@@ -161,6 +160,15 @@ impl Error {
         }
     }
 
+    /// Whether nothing can be written for now, by a disk that is full or read-only.
+    pub(crate) fn is_temporary_for_writing(&self) -> bool {
+        match self {
+            Self::DiskFull { .. } => true,
+            Self::Storage { source, .. } => source.kind() == io::ErrorKind::ReadOnlyFilesystem,
+            _ => false,
+        }
+    }
+
     /// The kind of the error in the agent's API.
     #[must_use]
     pub fn code(&self) -> AgentErrorCode {
@@ -175,10 +183,10 @@ impl Error {
             }
             Self::BadRequest { .. } => AgentErrorCode::BadRequest,
             Self::Locked { .. }
+            | Self::Unsafe { .. }
             | Self::Storage { .. }
             | Self::Catalog(_)
             | Self::Listen { .. }
-            | Self::Index { .. }
             | Self::Interrupted { .. } => AgentErrorCode::Internal,
             Self::Shared(error) => error.code(),
         }

@@ -18,6 +18,9 @@ mod http;
 mod keeper;
 mod metrics;
 mod pull;
+mod repair;
+mod scrub;
+mod socket;
 
 pub use app::{Config, LocalNode, serve};
 pub use cache::{DiskOptions, Held, Limit, NodeCache, Shortage};

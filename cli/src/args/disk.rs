@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use node_agent::DiskOptions;
 
-use crate::args::values::{Bound, duration, size_or_none};
+use crate::args::values::{Bound, duration, size, size_or_none};
 
 /// When the cache lets go of models.
 #[derive(Args, Clone, Debug)]
@@ -57,6 +57,21 @@ pub(crate) struct DiskArgs {
         value_parser = duration
     )]
     pub(crate) keep_partial: Duration,
+    /// Bytes a second that are read again in the background, to find what the disk has lost; 0 for none
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "HAYLOFT_SCRUB_RATE",
+        default_value = "20MB",
+        value_parser = rate
+    )]
+    pub(crate) scrub_rate: u64,
+}
+
+/// A size, with or without the `/s` that belongs to a rate.
+fn rate(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    size(text.strip_suffix("/s").unwrap_or(text))
 }
 
 impl DiskArgs {
@@ -75,6 +90,7 @@ impl DiskArgs {
             min_free: self.min_free,
             cache_size: self.cache_size.into(),
             keep_partial: self.keep_partial,
+            scrub_rate: self.scrub_rate,
             evicts: true,
         })
     }

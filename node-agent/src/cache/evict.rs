@@ -111,6 +111,7 @@ impl NodeCache {
     /// The blobs of a model for this process alone; nothing when somebody has one open. The
     /// manifest is left out: this process reads it whenever it lists its models.
     pub(super) fn take_alone(&self, model: &ModelEntry) -> Result<Option<Vec<SoleUse>>, Error> {
+        let _reading = self.read_alone();
         let mut taken = Vec::new();
         let mut digests: Vec<Digest> = model.blobs.iter().map(|blob| blob.digest).collect();
         // A blob that is named twice must be opened once: a second opening would wait for the first.
@@ -138,7 +139,11 @@ impl NodeCache {
     /// Deletes what serves nobody and has not for so long; gives the bytes that this freed. A failure
     /// is only told: whoever needs room looks on among the models.
     pub(crate) fn sweep(&self, idle: Duration) -> u64 {
-        [self.sweep_downloads(idle), self.sweep_unnamed(idle)]
+        [
+            self.sweep_downloads(idle),
+            self.sweep_unnamed(idle),
+            self.sweep_quarantine(idle),
+        ]
             .into_iter()
             .map(|swept| {
                 swept.unwrap_or_else(|error| {
@@ -223,12 +228,14 @@ fn digest_of_part(name: &str) -> Option<Digest> {
 
 /// A file whose time lies in the future, after a clock was set back, is not idle.
 fn is_idle(stat: &Stat, idle: Duration) -> bool {
-    let written = u64::try_from(stat.st_mtime).unwrap_or(0);
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    now.checked_sub(Duration::from_secs(written))
-        .is_some_and(|age| age >= idle)
+    seconds_since(stat.st_mtime).is_some_and(|age| age >= idle)
+}
+
+/// The time since a second that a file has; nothing when it lies in the future.
+pub(super) fn seconds_since(second: i64) -> Option<Duration> {
+    let second = Duration::from_secs(u64::try_from(second).unwrap_or(0));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().checked_sub(second)
 }
 
 /// What the disk gets back when the file goes.

@@ -38,6 +38,8 @@ pub struct DiskOptions {
     pub cache_size: Option<u64>,
     /// How long a download of which nothing is heard is kept. Default 7 days.
     pub keep_partial: Duration,
+    /// Bytes a second that are read again to be hashed; 0 for none. Default 20 MB.
+    pub scrub_rate: u64,
     /// Whether models may be evicted at all. Default true.
     pub evicts: bool,
 }
@@ -50,6 +52,7 @@ impl Default for DiskOptions {
             min_free: 5,
             cache_size: None,
             keep_partial: Duration::from_secs(7 * 24 * 3600),
+            scrub_rate: 20_000_000,
             evicts: true,
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn publish(
 }
 
 /// Hides a model: its manifest goes first.
-pub(super) fn hide(plain: &Folder, reference: &Reference) -> Result<(), Error> {
+pub(crate) fn hide(plain: &Folder, reference: &Reference) -> Result<(), Error> {
     if let Some(folder) = existing_folder(plain, reference)? {
         folder.remove(MANIFEST_FILE)?;
         folder.sync()?;

@@ -9,11 +9,13 @@ mod model;
 mod pull;
 #[cfg(feature = "openapi")]
 mod schema;
+mod status;
 
 pub use error::{AgentError, AgentErrorCode};
 pub use lease::{LeaseEntry, LeaseGiven, LeaseList, LeaseRequest};
 pub use model::{ModelBlob, ModelEntry, ModelList, PinRequest};
 pub use pull::{EnsureRequest, PlannedBlob, PullEvent};
+pub use status::{AgentStatus, DiskStatus, Download, PreloadState, PreloadStatus, PreloadedModel};
 
 /// Path of `ensure`.
 pub const ENSURE_PATH: &str = "/agent/v1/models/ensure";
@@ -27,5 +29,7 @@ pub const PIN_PATH: &str = "/agent/v1/model/pin";
 pub const LEASES_PATH: &str = "/agent/v1/leases";
 /// Path of one lease.
 pub const LEASE_PATH: &str = "/agent/v1/leases/{id}";
+/// Path of the status of the agent.
+pub const STATUS_PATH: &str = "/agent/v1/status";
 /// Path of the description of the API, in OpenAPI 3.1.
 pub const DESCRIPTION_PATH: &str = "/agent/v1/openapi.json";

@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod disk;
 pub(crate) mod mirror;
 pub(crate) mod network;
+pub(crate) mod preload;
 pub(crate) mod registry;
 pub(crate) mod runtime;
 pub(crate) mod sources;
@@ -21,6 +22,7 @@ use crate::args::config::ConfigTask;
 use crate::args::disk::DiskArgs;
 use crate::args::mirror::MirrorTask;
 use crate::args::network::NetworkArgs;
+use crate::args::preload::{AgentTask, PreloadArgs, WaitArgs};
 use crate::args::registry::RegistryOptions;
 use crate::args::runtime::{ModelsArgs, RuntimeArgs};
 use crate::args::sources::{ServeSourcesArgs, SourcesArgs};
@@ -51,7 +53,7 @@ pub(crate) enum Verb {
     Serve(ServeArgs),
     /// Run the registry, or look after its storage
     Registry(RegistryArgs),
-    /// Run the node agent
+    /// Run the node agent, or ask it how it is
     Agent(AgentRoleArgs),
     /// Run the runtime
     Runtime(RuntimeArgs),
@@ -59,6 +61,8 @@ pub(crate) enum Verb {
     Push(PushArgs),
     /// Pull a model into the node's cache
     Pull(PullArgs),
+    /// Wait until models are on this node
+    Wait(WaitArgs),
     /// List the models in the node's cache
     #[command(visible_alias = "ls")]
     List(ListArgs),
@@ -179,10 +183,13 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     #[command(flatten)]
+    pub(crate) preload: PreloadArgs,
+    #[command(flatten)]
     pub(crate) models: ModelsArgs,
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct AgentRoleArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
@@ -202,6 +209,10 @@ pub(crate) struct AgentRoleArgs {
     pub(crate) disk: DiskArgs,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) preload: PreloadArgs,
+    #[command(subcommand)]
+    pub(crate) task: Option<AgentTask>,
 }
 
 #[derive(Args, Debug)]
@@ -284,6 +295,9 @@ pub(crate) struct PullArgs {
         help = "The model: HOST/NAMESPACE/NAME[:TAG], hf.co/OWNER/NAME[:QUANTISATION], or a bare name"
     )]
     pub(crate) reference: String,
+    /// Only through the node's agent: fail when there is none, and do not open the cache without it
+    #[arg(long)]
+    pub(crate) node: bool,
     /// Speak plain HTTP to a registry that is not on this machine
     #[arg(long)]
     pub(crate) plain_http: bool,

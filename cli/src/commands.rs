@@ -1,5 +1,6 @@
 //! One function per verb.
 
+mod agent_status;
 mod config;
 mod fsck;
 mod gc;
@@ -12,10 +13,12 @@ mod push;
 mod roles;
 mod run;
 mod tag;
+mod wait;
 
 use anyhow::Result;
 use clap::CommandFactory;
 
+use crate::args::preload::AgentTask;
 use crate::args::{Cli, RegistryTask, Verb};
 
 /// Does what the command line asks for.
@@ -29,10 +32,14 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Verb::Mirror { task } => mirror::mirror(&task).await,
         Verb::Gc(args) => gc::gc(&args).await,
         Verb::Fsck(args) => fsck::fsck(&args).await,
-        Verb::Agent(args) => roles::agent(&args).await,
+        Verb::Agent(args) => match args.task {
+            None => roles::agent(&args).await,
+            Some(AgentTask::Status(status)) => agent_status::status(&status).await,
+        },
         Verb::Runtime(args) => roles::runtime(args).await,
         Verb::Push(args) => push::push(&args).await,
         Verb::Pull(args) => pull::pull(&args).await,
+        Verb::Wait(args) => wait::wait(&args).await,
         Verb::List(args) => models::list(&args).await,
         Verb::Show(args) => models::show(&args).await,
         Verb::Rm(args) => models::rm(&args).await,

@@ -10,6 +10,7 @@ use artifact::client::{Credentials, LoginFiles, Transport};
 
 use crate::args::sources::SourcesArgs;
 use crate::args::{AgentArgs, DataArgs, RuntimeUrlArgs};
+use crate::report::NoAgent;
 
 /// Port of the runtime, Ollama's own.
 const RUNTIME_PORT: u16 = 11434;
@@ -56,6 +57,17 @@ pub(crate) async fn agent(args: &AgentArgs, data: &DataArgs) -> Result<Option<Ag
         return Ok(None);
     }
     Ok(Some(AgentClient::open(&socket_url(&socket))?))
+}
+
+/// The same, for what only a running agent can do.
+pub(crate) async fn running_agent(args: &AgentArgs, data: &DataArgs) -> Result<AgentClient> {
+    match agent(args, data).await? {
+        Some(client) => Ok(client),
+        None => Err(NoAgent {
+            socket: CacheLayout::new(data.cache()?).socket(),
+        }
+        .into()),
+    }
 }
 
 /// The agent that the runtime asks: the one named, else the one of the same data folder, which

@@ -14,6 +14,7 @@ mod code {
     pub(super) const NO_SPACE: u8 = 6;
     pub(super) const DENIED: u8 = 7;
     pub(super) const FAULTY: u8 = 8;
+    pub(super) const TIMED_OUT: u8 = 9;
     pub(super) const INTERRUPTED: u8 = 130;
 }
 
@@ -41,6 +42,19 @@ pub(crate) struct Denied {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{0} faults found in the storage")]
 pub(crate) struct Faulty(pub(crate) u64);
+
+/// What was waited for did not come.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("waited in vain for {0}: `hayloft agent status` tells why")]
+pub(crate) struct TimedOut(pub(crate) String);
+
+/// No agent runs here.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no agent answers at {}: start one with `hayloft agent`, or name it with --agent", socket.display())]
+pub(crate) struct NoAgent {
+    /// Where it would be.
+    pub(crate) socket: std::path::PathBuf,
+}
 
 /// Prints the error as one line, `error: what was attempted: cause: cause`, and gives the exit code.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
@@ -80,6 +94,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<Faulty>() {
             return code::FAULTY;
+        }
+        if cause.is::<TimedOut>() {
+            return code::TIMED_OUT;
+        }
+        if cause.is::<NoAgent>() {
+            return code::UNREACHABLE;
         }
         if cause.is::<NotFound>() {
             return code::NOT_FOUND;

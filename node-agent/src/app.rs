@@ -1,10 +1,11 @@
 //! Config and the composition root: cache, puller, API, two listeners, shutdown.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use artifact::Reference;
 use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
+use artifact::catalog::timestamp;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use crate::cache::{DiskOptions, NodeCache};
 use crate::error::Error;
 use crate::http::{Api, router};
 use crate::keeper;
+use crate::preload::{self, Board, PreloadOptions};
 use crate::pull::{PullOptions, Puller};
 use crate::repair;
 use crate::scrub;
@@ -33,6 +35,8 @@ pub struct Config {
     pub pull: PullOptions,
     /// How the disk is kept.
     pub disk: DiskOptions,
+    /// What is kept here in any case.
+    pub preload: Option<PreloadOptions>,
 }
 
 impl Config {
@@ -44,6 +48,7 @@ impl Config {
             socket: None,
             pull: PullOptions::default(),
             disk: DiskOptions::default(),
+            preload: None,
         }
     }
 }
@@ -72,8 +77,14 @@ fn run(
     Box::pin(async move {
         let node = LocalNode::open(config.clone()).await?;
         let (stop, stopping) = watch::channel(false);
+        let preload = config
+            .preload
+            .clone()
+            .map(|options| (Board::new(&options.file), options));
         let routes = router(Api {
             puller: node.puller.clone(),
+            started_at: timestamp(SystemTime::now()),
+            preload: preload.as_ref().map(|(board, _)| board.clone()),
             stopping: stopping.clone(),
         });
         let socket = bind_socket(&config, &node.puller)?;
@@ -84,6 +95,9 @@ fn run(
         if config.disk.scrub_rate > 0 {
             let cache = node.puller.cache().clone();
             background.spawn(scrub::run(cache, config.disk.scrub_rate));
+        }
+        if let Some((board, options)) = preload {
+            background.spawn(preload::keep(node.puller.clone(), options, board));
         }
         tracing::info!(root = %config.root.display(), "the node agent serves");
         let stopped = |mut stopping: watch::Receiver<bool>| async move {

@@ -13,6 +13,7 @@ pub(crate) mod ingest;
 mod leases;
 pub(crate) mod maps;
 mod mend;
+mod pins;
 mod probe;
 mod room;
 pub(crate) mod views;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use artifact::agent_api::ModelEntry;
+use artifact::agent_api::{DiskStatus, ModelEntry};
 use artifact::catalog::{self, CatalogFault, timestamp};
 use artifact::layout::TEMPORARY_PREFIX;
 use artifact::manifest::MAX_MANIFEST_BYTES;
@@ -236,7 +237,10 @@ impl NodeCache {
         let folder =
             views::plain::existing_folder(&self.0.plain, reference)?.ok_or_else(not_cached)?;
         if pinned {
-            folder.open_file(PIN_FILE)?;
+            // Empty: no longer one that the desired list has made.
+            let file = folder.open_file(PIN_FILE)?;
+            file.set_len(0)
+                .map_err(|e| Error::storage("write", &folder.path().join(PIN_FILE), e))?;
         } else {
             folder.remove(PIN_FILE)?;
         }
@@ -391,6 +395,18 @@ impl NodeCache {
     /// The chunk maps of blobs.
     pub(crate) fn maps(&self) -> &Maps {
         &self.0.maps
+    }
+
+    /// How full the disk is, and how far it may be filled.
+    pub(crate) fn disk_status(&self) -> Result<DiskStatus, Error> {
+        let disk = self.0.root.disk()?;
+        Ok(DiskStatus {
+            total: disk.usable(),
+            free: disk.available,
+            cached: self.used_bytes()?,
+            high_watermark: self.options().high_watermark,
+            low_watermark: self.options().low_watermark,
+        })
     }
 
     /// Whether the folder can be written to: what readiness means.

@@ -11,6 +11,7 @@ mod health;
 mod leases;
 mod models;
 mod observe;
+mod status;
 
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::error::Error;
+use crate::preload::Board;
 use crate::pull::Puller;
 use description::Description;
 use observe::Observer;
@@ -40,6 +42,10 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     pub(crate) puller: Puller,
+    /// When the agent was started, RFC 3339.
+    pub(crate) started_at: String,
+    /// How far it is with the desired list, if it has one.
+    pub(crate) preload: Option<Board>,
     /// Turns true when the agent shuts down: event streams end then.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -53,6 +59,7 @@ fn operations() -> OpenApiRouter<Api> {
         .routes(routes!(models::pin_model))
         .routes(routes!(leases::put_lease, leases::end_lease))
         .routes(routes!(leases::list_leases))
+        .routes(routes!(status::show_status))
         .routes(routes!(description::describe))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use artifact::agent_api::{PreloadState, PreloadStatus};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -77,6 +78,11 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EnsureLabels {
     outcome: Ensured,
 }
@@ -112,6 +118,8 @@ struct Counts {
     disk_free: Gauge,
     disk_total: Gauge,
     leases: Gauge,
+    preload: Family<StateLabels, Gauge>,
+    preload_problem: Gauge,
 }
 
 impl Default for Metrics {
@@ -133,9 +141,12 @@ impl Default for Metrics {
             disk_free: Gauge::default(),
             disk_total: Gauge::default(),
             leases: Gauge::default(),
+            preload: Family::default(),
+            preload_problem: Gauge::default(),
         };
         counts.register_traffic();
         counts.register_disk();
+        counts.register_preload();
         Self(Arc::new(counts))
     }
 }
@@ -208,6 +219,19 @@ impl Metrics {
     pub fn disk(&self, free: u64, total: u64) {
         set(&self.0.disk_free, free);
         set(&self.0.disk_total, total);
+    }
+
+    /// How far the node is with the desired list.
+    pub(crate) fn preload(&self, status: &PreloadStatus) {
+        for state in PreloadState::NAMES {
+            let models = status.models.iter();
+            let count = models.filter(|model| model.state.as_str() == state).count();
+            set(
+                &self.0.preload.get_or_create(&StateLabels { state }),
+                count as u64,
+            );
+        }
+        set(&self.0.preload_problem, u64::from(status.problem.is_some()));
     }
 
     /// Leases that are held.
@@ -298,6 +322,22 @@ impl Counts {
             self.disk_total.clone(),
         );
         registry.register("leases", "Leases that are held", self.leases.clone());
+    }
+}
+
+impl Counts {
+    fn register_preload(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "preload_models",
+            "Models of the desired list, by how far they are",
+            self.preload.clone(),
+        );
+        registry.register(
+            "preload_list_faulty",
+            "1 while the file of the desired list is not a good list, and the last good one counts",
+            self.preload_problem.clone(),
+        );
     }
 }
 

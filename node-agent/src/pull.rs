@@ -14,7 +14,7 @@ mod single_flight;
 use std::sync::Arc;
 use std::time::Duration;
 
-use artifact::agent_api::{EnsureRequest, ModelEntry, PlannedBlob, PullEvent};
+use artifact::agent_api::{Download, EnsureRequest, ModelEntry, PlannedBlob, PullEvent};
 use artifact::client::{Credentials, Origin, RetryPolicy, Sources, Transport, TransportOptions};
 use artifact::reference::InvalidReference;
 use artifact::{Digest, Manifest, ModelName, Reference};
@@ -138,6 +138,26 @@ impl Puller {
             note: pulled.note.clone(),
         });
         Ok(pulled)
+    }
+
+    /// The references that a model of this name may have here: several for a bare name.
+    pub(crate) fn references_of(&self, name: &ModelName) -> Result<Vec<Reference>, Error> {
+        let candidates = self.options.sources.candidates(name);
+        let candidates = candidates.map_err(|source| Error::BadRequest {
+            reason: source.to_string(),
+        })?;
+        Ok(candidates
+            .iter()
+            .map(|name| name.reference().clone())
+            .collect())
+    }
+
+    /// The blobs that are being downloaded.
+    pub(crate) fn downloads(&self) -> Vec<Download> {
+        let under_way = self.flights.under_way().into_iter();
+        under_way
+            .map(|(digest, completed)| Download { digest, completed })
+            .collect()
     }
 
     /// A bare name may mean several models: the first one that there is.

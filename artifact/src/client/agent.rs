@@ -13,9 +13,9 @@ use tokio_util::io::StreamReader;
 use url::Url;
 
 use crate::agent_api::{
-    AgentError, AgentErrorCode, ENSURE_PATH, EnsureRequest, LEASE_PATH, LEASES_PATH, LeaseEntry,
-    LeaseGiven, LeaseList, LeaseRequest, MODEL_PATH, MODELS_PATH, ModelEntry, ModelList, PIN_PATH,
-    PinRequest, PullEvent,
+    AgentError, AgentErrorCode, AgentStatus, ENSURE_PATH, EnsureRequest, LEASE_PATH, LEASES_PATH,
+    LeaseEntry, LeaseGiven, LeaseList, LeaseRequest, MODEL_PATH, MODELS_PATH, ModelEntry,
+    ModelList, PIN_PATH, PinRequest, PullEvent, STATUS_PATH,
 };
 use crate::client::error::Error;
 use crate::reference::Reference;
@@ -88,6 +88,15 @@ impl AgentClient {
     pub async fn is_ready(&self) -> Result<bool, Error> {
         let answer = self.send(self.request(Method::GET, "/readyz")?).await?;
         Ok(answer.status().is_success())
+    }
+
+    /// What the agent is doing.
+    ///
+    /// # Errors
+    /// As [`AgentClient::list`].
+    pub async fn status(&self) -> Result<AgentStatus, Error> {
+        let answer = self.send(self.request(Method::GET, STATUS_PATH)?).await?;
+        self.read(answer).await
     }
 
     /// The models on the node, by name.

@@ -16,7 +16,11 @@ use crate::report::Interrupted;
 pub(crate) async fn pull(args: &PullArgs) -> Result<()> {
     let name = ModelName::parse(&args.reference)?;
     let config = |cache| endpoint::agent_config(cache, &args.sources);
-    let node = Node::open_with(&args.agent, &args.data, config).await?;
+    let node = if args.node {
+        Node::Agent(endpoint::running_agent(&args.agent, &args.data).await?)
+    } else {
+        Node::open_with(&args.agent, &args.data, config).await?
+    };
     let request = EnsureRequest {
         plain_http: args.plain_http,
         ..EnsureRequest::from(&name)

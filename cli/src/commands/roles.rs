@@ -26,6 +26,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
     let mut agent = endpoint::agent_config(args.data.cache()?, &args.sources.into())?;
     agent.disk = args.disk.to_options()?;
     args.network.apply(&mut agent.pull);
+    agent.preload = args.preload.to_options();
     let agent_url = format!("http://{}", reachable(agent_listener.local_addr()?));
     let runtime = runtime_config(args.data.cache()?, Some(agent_url), args.models);
     // Before anybody learns that there is something to send signals to.
@@ -67,6 +68,7 @@ pub(crate) async fn agent(args: &AgentRoleArgs) -> Result<()> {
     let mut config = endpoint::agent_config(args.data.cache()?, &args.sources)?;
     config.disk = args.disk.to_options()?;
     args.network.apply(&mut config.pull);
+    config.preload = args.preload.to_options();
     say("agent", "http", &listener)?;
     let stop = Stop::on_signal()?;
     node_agent::serve(config, listener, stop.wait())

@@ -143,6 +143,17 @@ impl SingleFlight {
         }
     }
 
+    /// The downloads that are under way, by digest, with the bytes that are here.
+    pub(crate) fn under_way(&self) -> Vec<(Digest, u64)> {
+        let flights = self.lock();
+        let seats = flights.iter();
+        let mut under_way: Vec<_> = seats
+            .map(|(digest, seat)| (*digest, seat.completed()))
+            .collect();
+        under_way.sort_unstable();
+        under_way
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Seat>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -249,15 +249,12 @@ async fn several_mirrors_send_together_and_one_that_fails_or_lies_is_left() {
         let pulled = pull(&node, &reference).await.unwrap();
         assert_right(folder.path(), &weights);
         let shares = (first.counts().bytes, second.counts().bytes);
-        if spoiled {
-            assert!(shares.0 > 64 * MIB, "{shares:?}");
-        } else {
-            assert!(shares.0 > 16 * MIB && shares.1 > 16 * MIB, "{shares:?}");
-            assert!(
-                pulled.fetched < weights.len() as u64 + MIB,
-                "{}",
-                pulled.fetched
-            );
+        assert!(shares.0 > 16 * MIB, "{shares:?}");
+        if !spoiled {
+            assert!(shares.1 > 16 * MIB, "{shares:?}");
+            // A slow request may have got a rival.
+            let most = weights.len() as u64 + 17 * MIB;
+            assert!(pulled.fetched < most, "{}", pulled.fetched);
         }
     }
 }

@@ -1,4 +1,5 @@
-"""Pull of one large blob: through our agent into its cache, and by skopeo into a folder."""
+"""Pull of one large blob: through our agent into its cache; by skopeo into a folder, verified too; by
+curl into a file that is synced, which verifies nothing."""
 
 import harness
 from push import skopeo_push
@@ -15,14 +16,16 @@ def measure():
             name = f"{our_registry.address}/bench/noise:1"
             harness.run(harness.HAYLOFT, "push", model, name)
             harness.run(*skopeo_push(layout, peer_registry))
-            our_times, peer_times = harness.interleaved(
+            blob = f"{our_registry.url}/v2/bench/noise/blobs/{harness.file_digest(model)}"
+            our_times, peer_times, curl_times = harness.interleaved(
                 harness.ROUNDS,
                 lambda: our_pull(name, folder / "ours"),
                 lambda: peer_pull(peer_registry, folder / "peer"),
+                lambda: curl(blob, folder / "ours"),
             )
-    harness.report(
-        "pull", "wall clock, empty cache", "s", our_times, peer_times, "docker-registry + skopeo"
-    )
+    figure = "wall clock, empty cache"
+    harness.report("pull", figure, "s", our_times, peer_times, "docker-registry + skopeo", goal=3)
+    harness.report("pull", figure, "s", our_times, curl_times, "curl and sync", goal=0.9)
 
 
 def our_pull(name, registry_data):
@@ -36,6 +39,14 @@ def peer_pull(registry, registry_data):
     with harness.work_folder() as folder:
         harness.warm(registry_data)
         return harness.timed(*skopeo_pull(registry, f"dir:{folder / 'model'}"))
+
+
+def curl(blob, registry_data):
+    """From the same registry as ours."""
+    with harness.work_folder() as folder:
+        harness.warm(registry_data)
+        command = 'curl -sf -o "$1" "$2" && sync "$1"'
+        return harness.timed("sh", "-c", command, "sh", folder / "model", blob)
 
 
 def skopeo_pull(registry, target):

@@ -85,6 +85,7 @@ choose_packages() {
     want shellcheck has_command shellcheck
     want util-linux has_command unshare
     want mount has_command mount
+    want xfsprogs has_xfs
     want bsdutils has_command script
     want openssl has_command openssl
     want squid-openssl has_squid
@@ -106,7 +107,8 @@ choose_packages() {
   esac
 }
 
-# Debian puts it where only root looks.
+# Debian puts these where only root looks.
+has_xfs() { PATH="$PATH:/usr/sbin:/sbin" command -v mkfs.xfs; }
 has_nginx() { PATH="$PATH:/usr/sbin" command -v nginx; }
 
 as_root() {

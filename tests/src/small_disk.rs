@@ -5,34 +5,77 @@ use std::process::Command;
 
 use crate::{run, scratch};
 
-/// A mounted tmpfs; it is gone with the value.
+/// A mounted file system; it is gone with the value.
 #[derive(Debug)]
-pub struct SmallDisk(tempfile::TempDir);
+pub struct SmallDisk {
+    folder: tempfile::TempDir,
+    /// What holds it, where that is not memory.
+    _image: Option<tempfile::TempDir>,
+}
 
 impl SmallDisk {
-    /// Mounts one of so many mebibytes.
+    /// Mounts a tmpfs of so many mebibytes.
     ///
     /// # Panics
     /// Without the right to mount.
     #[must_use]
     pub fn mount(mebibytes: usize) -> Self {
-        let folder = scratch();
         let size = format!("size={mebibytes}m");
-        let mounted = run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(folder.path()));
+        Self::mounted(&["-t", "tmpfs", "-o", &size, "tmpfs"], None)
+    }
+
+    /// Mounts an XFS of so many mebibytes, 300 at least: files there can share their blocks.
+    ///
+    /// # Panics
+    /// Without the right to mount, or without XFS.
+    #[must_use]
+    pub fn xfs(mebibytes: u64) -> Self {
+        let holder = scratch();
+        let image = holder.path().join("image");
+        let file = std::fs::File::create(&image).expect("an image");
+        file.set_len(mebibytes << 20).expect("a sparse image");
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        let made = run(Command::new("mkfs.xfs")
+            .env("PATH", path)
+            .arg("-q")
+            .arg(&image));
+        assert_eq!(made.code, 0, "mkfs.xfs: {}", made.stderr);
+        let image = image.to_str().expect("a path of text");
+        Self::mounted(&["-o", "loop", image], Some(holder))
+    }
+
+    fn mounted(arguments: &[&str], image: Option<tempfile::TempDir>) -> Self {
+        let folder = scratch();
+        let mounted = run(Command::new("mount").args(arguments).arg(folder.path()));
         assert_eq!(
             mounted.code, 0,
             "this test mounts a small disk, which takes root: {}",
             mounted.stderr
         );
-        Self(folder)
+        Self {
+            folder,
+            _image: image,
+        }
+    }
+
+    /// Bytes that are in use, after everything was written out.
+    ///
+    /// # Panics
+    /// When `df` cannot tell.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        let _ = run(Command::new("sync").arg("-f").arg(self.path()));
+        let df = run(Command::new("df")
+            .args(["--output=used", "-B1"])
+            .arg(self.path()));
+        let used = df.stdout.lines().last().unwrap_or_default();
+        used.trim().parse().expect("a count of bytes")
     }
 
     /// Where it is mounted.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
     }
 
     /// Takes all the space that is left, to the last page; again, if some was given back since.

@@ -49,7 +49,7 @@ enum Stage {
     /// It is none.
     Content(Content),
     /// It is one.
-    Gguf(Gguf),
+    Gguf(Box<Gguf>),
     /// It has more chunks than a map may have.
     TooMany,
 }
@@ -84,7 +84,7 @@ impl Cutter {
             rest = &rest[feed.kept() - kept..];
             match answer {
                 Ok(None) if (feed.kept() as u64) < MAX_HEADER_BYTES => {}
-                Ok(Some(header)) => self.decide(Stage::Gguf(Gguf::new(&header))),
+                Ok(Some(header)) => self.decide(Stage::Gguf(Box::new(Gguf::new(&header)))),
                 Ok(None) | Err(_) => self.decide(Stage::Content(Content::whole())),
             }
         }
@@ -97,7 +97,7 @@ impl Cutter {
     pub fn finish(mut self, blob: Digest) -> Option<ChunkMap> {
         if let Stage::Unknown(feed) = &self.stage {
             match feed.end() {
-                Ok(header) => self.decide(Stage::Gguf(Gguf::new(&header))),
+                Ok(header) => self.decide(Stage::Gguf(Box::new(Gguf::new(&header)))),
                 Err(_) => self.decide(Stage::Content(Content::whole())),
             }
         }

@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 # A test that lacks its real input fails here instead of passing unseen.
 test test-peers: export HAYLOFT_REQUIRE_GGUFS = 1
 
-BENCHMARKS := blob-get manifest-get push pull warm-pull small-pushes commit-time growth index memory streams mirror slow-link delta chunk-map
+BENCHMARKS := blob-get manifest-get push pull warm-pull small-pushes commit-time growth index memory streams mirror slow-link delta chunk-map warm-ensure parallel-pulls
 
 .PHONY: help
 help: ## list the targets

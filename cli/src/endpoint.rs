@@ -125,7 +125,8 @@ pub(crate) fn runtime_listen(flag: Option<SocketAddr>) -> Result<SocketAddr> {
 /// A node agent on this cache, which pulls from these sources with the logins that are stored.
 pub(crate) fn agent_config(cache: PathBuf, sources: &SourcesArgs) -> Result<node_agent::Config> {
     let mut config = node_agent::Config::new(cache);
-    config.pull.credentials = stored_logins();
+    config.pull.credentials =
+        Credentials::Stored(login_files(sources.rest.registry_configs.clone()));
     config.pull.sources = sources.to_sources()?;
     config.pull.transport = sources.rest.to_transport();
     // A file that cannot be read is told now, not at the first pull.
@@ -137,6 +138,11 @@ pub(crate) fn agent_config(cache: PathBuf, sources: &SourcesArgs) -> Result<node
 
 /// The logins that docker and podman have stored, and `hayloft login`.
 pub(crate) fn stored_logins() -> Credentials {
+    Credentials::Stored(login_files(Vec::new()))
+}
+
+/// The same, after pull secrets.
+pub(crate) fn login_files(secrets: Vec<PathBuf>) -> LoginFiles {
     let home = folder_of("HOME");
     let podman = folder_of("XDG_RUNTIME_DIR").or_else(|| Some(home.as_ref()?.join(".config")));
     let files = [
@@ -145,7 +151,7 @@ pub(crate) fn stored_logins() -> Credentials {
         podman.map(|folder| folder.join("containers/auth.json")),
         home.map(|home| home.join(".config/containers/auth.json")),
     ];
-    Credentials::Stored(LoginFiles::new(files.into_iter().flatten().collect()))
+    LoginFiles::new(files.into_iter().flatten().collect()).after_secrets(secrets)
 }
 
 /// Docker's `config.json`: in the folder that `DOCKER_CONFIG` names, else in `~/.docker`.

@@ -1,14 +1,26 @@
 //! Parts of a model that are read where it is without pulling it.
 
 use anyhow::{Context, Result};
+use artifact::ModelName;
 use artifact::client::fetch::Mode;
-use artifact::client::{BlobSource, RegistryClient, RetryPolicy};
+use artifact::client::{BlobSource, RegistryClient, RetryPolicy, Selector};
 use artifact::dialect::{self, MAX_TEXT_BYTES, Parts};
 use artifact::gguf::{self, Header};
 use artifact::manifest::{Descriptor, Manifest};
+use artifact::reference::DEFAULT_TAG;
 
 /// Bytes of a GGUF file asked for first; tokenizers take up to about 11 MiB.
 const FIRST_BYTES: u64 = 1024 * 1024;
+
+/// Which manifest a name asks for.
+pub(crate) fn selector_of(name: &ModelName) -> Selector {
+    let reference = name.reference();
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => Selector::Digest(*digest),
+        (None, Some(tag)) => Selector::Tag(tag.as_str().to_owned()),
+        (None, None) => Selector::Tag(DEFAULT_TAG.to_owned()),
+    }
+}
 
 /// Reads as much of the blob's beginning as its header needs.
 pub(crate) async fn read_header(source: &BlobSource) -> Result<Header> {

@@ -77,6 +77,16 @@ pub(crate) struct ReachArgs {
         value_delimiter = ';'
     )]
     pub(crate) ca_files: Vec<PathBuf>,
+    /// Logins for registries: a file in the form of docker's config.json, a mounted pull secret, or
+    /// a folder of these; read anew on each use, and before the user's own. Repeatable
+    #[arg(
+        long = "registry-config",
+        value_name = "PATH",
+        env = "HAYLOFT_REGISTRY_CONFIG",
+        action = ArgAction::Append,
+        value_delimiter = ';'
+    )]
+    pub(crate) registry_configs: Vec<PathBuf>,
 }
 
 /// A host and a path that names can stand below.

@@ -9,17 +9,16 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use artifact::ModelName;
 use artifact::client::{
-    self, Answer, Found, Origin, RegistryOptions, RetryPolicy, Selector, Transport,
+    self, Answer, Credentials, Found, Origin, RegistryOptions, RetryPolicy, Transport,
 };
 use artifact::dialect::{self, Role};
 use artifact::gguf::{self, Header};
 use artifact::manifest::{Descriptor, Manifest};
-use artifact::reference::DEFAULT_TAG;
 
 use crate::args::{InspectArgs, Output};
 use crate::endpoint;
 use crate::listing::print_json;
-use crate::remote::read_header;
+use crate::remote::{read_header, selector_of};
 use described::Description;
 
 /// What is known of a model's weights.
@@ -74,7 +73,9 @@ async fn find(args: &InspectArgs, name: &ModelName) -> Result<Place> {
     let transport = Transport::new(args.sources.rest.to_transport());
     let options = RegistryOptions {
         plain_http: args.plain_http,
-        credentials: endpoint::stored_logins(),
+        credentials: Credentials::Stored(endpoint::login_files(
+            args.sources.rest.registry_configs.clone(),
+        )),
     };
     let mut worst: Option<client::Error> = None;
     for name in sources.candidates(name)? {
@@ -106,15 +107,6 @@ async fn find(args: &InspectArgs, name: &ModelName) -> Result<Place> {
         reference: Box::new(name.reference().clone()),
     };
     Err(worst.unwrap_or_else(unknown).into())
-}
-
-fn selector_of(name: &ModelName) -> Selector {
-    let reference = name.reference();
-    match (reference.digest(), reference.tag()) {
-        (Some(digest), _) => Selector::Digest(*digest),
-        (None, Some(tag)) => Selector::Tag(tag.as_str().to_owned()),
-        (None, None) => Selector::Tag(DEFAULT_TAG.to_owned()),
-    }
 }
 
 /// A registry of ours has read the header already; from any other origin its beginning is read.

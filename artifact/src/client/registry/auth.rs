@@ -50,7 +50,7 @@ impl Credentials {
             Self::Anonymous | Self::Token(_) => Ok(None),
             Self::Basic { username, password } => Ok(Some((username.clone(), password.clone()))),
             Self::Stored(files) => {
-                let login = files.find(registry).await?;
+                let login = files.find(registry, None).await?;
                 Ok(login.map(|login| (login.username, login.password)))
             }
         }
@@ -276,7 +276,12 @@ impl RegistryClient {
                 username: username.clone(),
                 password: password.clone(),
             })),
-            Credentials::Stored(files) => files.find(self.reference.registry()).await,
+            Credentials::Stored(files) => {
+                let repository = self.reference.repository().as_str();
+                files
+                    .find(self.reference.registry(), Some(repository))
+                    .await
+            }
         }
     }
 

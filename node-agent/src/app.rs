@@ -1,11 +1,13 @@
 //! Config and the composition root: cache, puller, API, two listeners, shutdown.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use artifact::Reference;
 use artifact::agent_api::{EnsureRequest, ModelEntry, PullEvent};
 use artifact::catalog::timestamp;
+use axum::serve::ListenerExt;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,8 +23,8 @@ use crate::repair;
 use crate::scrub;
 use crate::socket::Socket;
 
-/// How long connections may take to end after a shutdown.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// How long connections and downloads may take to end: less than the 30 s that Kubernetes gives.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 
 /// What an agent needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +106,8 @@ fn run(
             // An error means that the sender is gone, which is a reason to stop as well.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
+        // Events are small and come one by one: none may wait until the one before is acknowledged.
+        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         let http =
             axum::serve(listener, routes.clone()).with_graceful_shutdown(stopped(stopping.clone()));
         let local = async {
@@ -117,19 +121,31 @@ fn run(
             }
         };
         let serving = async { tokio::try_join!(http.into_future(), local).map(drop) };
-        let deadline = async {
-            shutdown.await;
-            stop.send_replace(true);
-            tokio::time::sleep(SHUTDOWN_GRACE).await;
+        tokio::pin!(serving);
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = shutdown => {
+                stop.send_replace(true);
+                end(serving, &node.puller).await
+            }
         };
-        tokio::select! {
-            served = serving => served.map_err(|source| Error::Listen {
-                address: "the agent's addresses".to_owned(),
-                source,
-            }),
-            () = deadline => Ok(()),
-        }
+        served.map_err(|source| Error::Listen {
+            address: "the agent's addresses".to_owned(),
+            source,
+        })
     })
+}
+
+/// Lets answers end and downloads put what they have on the disk, for a time.
+async fn end(serving: impl Future<Output = io::Result<()>>, puller: &Puller) -> io::Result<()> {
+    let ending = async { tokio::join!(serving, puller.halt()) };
+    match tokio::time::timeout(SHUTDOWN_GRACE, ending).await {
+        Ok((served, ())) => served,
+        Err(_) => {
+            tracing::warn!("some connections or downloads did not end in time and are cut off");
+            Ok(())
+        }
+    }
 }
 
 /// Binds the Unix socket. A socket that was asked for must work; the default one may fail where the

@@ -215,7 +215,7 @@ impl Metrics {
         set(&self.0.cache, bytes);
     }
 
-    /// The disk of the cache: bytes that may be used, and bytes in all.
+    /// The disk of the cache: bytes that may still be used, and bytes that can be used at all.
     pub fn disk(&self, free: u64, total: u64) {
         set(&self.0.disk_free, free);
         set(&self.0.disk_total, total);
@@ -311,13 +311,13 @@ impl Counts {
         );
         registry.register_with_unit(
             "disk_free",
-            "Bytes of the disk that may be used",
+            "Bytes of the disk that may still be used",
             Unit::Bytes,
             self.disk_free.clone(),
         );
         registry.register_with_unit(
             "disk_total",
-            "Bytes of the disk",
+            "Bytes of the disk that can be used at all",
             Unit::Bytes,
             self.disk_total.clone(),
         );

@@ -12,7 +12,7 @@ mod resolve;
 mod single_flight;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use artifact::agent_api::{Download, EnsureRequest, ModelEntry, PlannedBlob, PullEvent};
 use artifact::client::{Credentials, Origin, RetryPolicy, Sources, Transport, TransportOptions};
@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use crate::cache::{NodeCache, Reservation, views};
 use crate::error::Error;
+use crate::metrics::Ensured;
 pub use fetch::{Bandwidth, BandwidthWindow, InvalidWindow};
 use fetch::{Fetched, Hosts, Job, Manners, Pace, Place};
 use keep::Kept;
@@ -118,6 +119,11 @@ impl Puller {
         &self.cache
     }
 
+    /// Ends all downloads; what they have is kept, on the disk, when this returns.
+    pub(crate) async fn halt(&self) {
+        self.flights.halt().await;
+    }
+
     /// Sees to it that a model is in the cache. `on_event` is told how it goes, [`PullEvent::Ready`]
     /// included; a failure is only returned. A reference with a digest that is here needs no
     /// network; one with a tag is resolved first, and served from the cache when its registry
@@ -130,7 +136,22 @@ impl Puller {
         request: &EnsureRequest,
         on_event: &mut (dyn FnMut(&PullEvent) + Send),
     ) -> Result<Pulled, Error> {
-        let pulled = self.pull_any(request, on_event).await?;
+        let began = Instant::now();
+        let mut ensured = Ensured::Hit;
+        let mut tell = |event: &PullEvent| {
+            if let PullEvent::Resolved { blobs, .. } = event
+                && blobs.iter().any(|blob| !blob.cached)
+            {
+                ensured = Ensured::Miss;
+            }
+            on_event(event);
+        };
+        let outcome = self.pull_any(request, &mut tell).await;
+        if outcome.is_err() {
+            ensured = Ensured::Failed;
+        }
+        self.cache.metrics().ensured(ensured, began.elapsed());
+        let pulled = outcome?;
         on_event(&PullEvent::Ready {
             model: Box::new(pulled.model.clone()),
             fetched: pulled.fetched,
@@ -397,6 +418,7 @@ impl Puller {
         let turns = Arc::clone(&self.turns);
         let mut seat = self.flights.join(blob.digest, |report| async move {
             let _turn = turns.acquire_owned().await;
+            let _counted = job.cache.metrics().downloading();
             fetch::fetch(job, report).await
         });
         let mut period = tokio::time::interval(PROGRESS_PERIOD);

@@ -96,7 +96,19 @@ fn missing(board: &Board) -> Option<String> {
     ),
 )]
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
-    match api.puller.cache().metrics().text() {
+    let cache = api.puller.cache();
+    // The disk is looked at when somebody asks: others fill it too. What cannot be looked at keeps
+    // its last number.
+    let measured = cache.blocking(|cache| {
+        let disk = cache.disk()?;
+        cache.metrics().disk(disk.available, disk.usable());
+        cache.metrics().cache_bytes(cache.used_bytes()?);
+        Ok(())
+    });
+    if let Err(error) = measured.await {
+        tracing::warn!(error = %error.to_agent_error(), "the disk cannot be measured");
+    }
+    match cache.metrics().text() {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

@@ -205,10 +205,15 @@ impl Fetch {
             };
             transfer.copy(local.into_iter().map(with_range).collect());
         }
-        let outcome = match transfer.by_ranges().await {
-            Ok(true) => Ok(()),
-            Ok(false) => self.whole(&transfer, &pipeline).await,
-            Err(end) => Err(end),
+        let outcome = tokio::select! {
+            outcome = async {
+                match transfer.by_ranges().await {
+                    Ok(true) => Ok(()),
+                    Ok(false) => self.whole(&transfer, &pipeline).await,
+                    Err(end) => Err(end),
+                }
+            } => outcome,
+            () = self.report.halted() => Err(End::Failed(stopped())),
         };
         // None of its connections may put a piece after this.
         let copied = transfer.copied();

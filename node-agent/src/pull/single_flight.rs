@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use artifact::Digest;
 use artifact::client::partial::Progress;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::Instrument;
 
 use crate::error::Error;
@@ -34,13 +34,24 @@ pub(crate) enum Phase {
 pub(crate) struct Report {
     completed: Arc<AtomicU64>,
     phase: watch::Sender<Phase>,
+    halting: watch::Receiver<bool>,
 }
 
 impl Report {
-    fn new() -> Self {
+    fn new(halting: watch::Receiver<bool>) -> Self {
         Self {
             completed: Arc::default(),
             phase: watch::Sender::new(Phase::Fetching),
+            halting,
+        }
+    }
+
+    /// Waits until the agent ends: the flight is to keep what it has, and to land.
+    pub(crate) async fn halted(&self) {
+        let mut halting = self.halting.clone();
+        if halting.wait_for(|halting| *halting).await.is_err() {
+            // The board is gone, and nobody is left to say it.
+            std::future::pending::<()>().await;
         }
     }
 
@@ -106,7 +117,16 @@ impl Seat {
 
 /// The board of flights.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SingleFlight(Arc<Mutex<HashMap<Digest, Seat>>>);
+pub(crate) struct SingleFlight(Arc<Board>);
+
+#[derive(Debug, Default)]
+struct Board {
+    flights: Mutex<HashMap<Digest, Seat>>,
+    /// Turns true when the agent ends.
+    halting: watch::Sender<bool>,
+    /// Told of each flight that is over.
+    landed: Notify,
+}
 
 impl SingleFlight {
     /// Joins the flight for a digest, or begins it with `start`.
@@ -118,7 +138,7 @@ impl SingleFlight {
         if let Some(seat) = flights.get(&digest) {
             return seat.clone();
         }
-        let report = Report::new();
+        let report = Report::new(self.0.halting.subscribe());
         let seat = Seat {
             completed: Arc::clone(&report.completed),
             phase: report.phase.subscribe(),
@@ -155,7 +175,18 @@ impl SingleFlight {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Seat>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let flights = &self.0.flights;
+        flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has all flights keep what they have and land, those included that begin from now on, and
+    /// waits until none is left.
+    pub(crate) async fn halt(&self) {
+        self.0.halting.send_replace(true);
+        // The notice of a landing between the look and the wait is kept for the wait.
+        while !self.lock().is_empty() {
+            self.0.landed.notified().await;
+        }
     }
 }
 
@@ -168,6 +199,7 @@ struct Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         self.flights.lock().remove(&self.digest);
+        self.flights.0.landed.notify_one();
     }
 }
 
@@ -211,6 +243,23 @@ mod tests {
         assert_eq!(started.load(Ordering::SeqCst), 1);
         let mut later = flights.join(digest, |_| async { Ok(Fetched::default()) });
         assert_eq!(later.outcome().await.unwrap().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn when_the_agent_ends_flights_land_and_are_waited_for() {
+        let flights = SingleFlight::default();
+        let mut seats = [b"a", b"b"].map(|blob| {
+            flights.join(Digest::sha256(blob), |report| async move {
+                report.halted().await;
+                Err(Error::Interrupted {
+                    what: "it".to_owned(),
+                })
+            })
+        });
+        flights.halt().await;
+        for seat in &mut seats {
+            assert!(seat.outcome().await.is_err());
+        }
     }
 
     #[tokio::test]

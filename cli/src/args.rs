@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod disk;
+pub(crate) mod doctor;
 pub(crate) mod mirror;
 pub(crate) mod network;
 pub(crate) mod preload;
@@ -20,6 +21,7 @@ use url::Url;
 
 use crate::args::config::ConfigTask;
 use crate::args::disk::DiskArgs;
+use crate::args::doctor::DoctorArgs;
 use crate::args::mirror::MirrorTask;
 use crate::args::network::NetworkArgs;
 use crate::args::preload::{AgentTask, PreloadArgs, WaitArgs};
@@ -87,6 +89,8 @@ pub(crate) enum Verb {
     Gc(GcArgs),
     /// Check a registry's storage: everything there, readable, and what it claims to be
     Fsck(FsckArgs),
+    /// Check what an agent on this machine depends on: its disk, its network, its registries
+    Doctor(DoctorArgs),
     /// Show what is configured and where it came from, or check a configuration file
     Config {
         #[command(subcommand)]

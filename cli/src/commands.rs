@@ -2,6 +2,7 @@
 
 mod agent_status;
 mod config;
+mod doctor;
 mod fsck;
 mod gc;
 mod inspect;
@@ -47,6 +48,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Verb::Ps(args) => models::ps(&args).await,
         Verb::Inspect(args) => inspect::inspect(&args).await,
         Verb::Tag(args) => tag::tag(&args).await,
+        Verb::Doctor(args) => doctor::doctor(&args).await,
         Verb::Config { task } => config::config(&task, cli.config.as_deref()),
         Verb::Login(args) => login::login(&args).await,
         Verb::Logout(args) => login::logout(&args),

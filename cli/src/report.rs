@@ -56,6 +56,11 @@ pub(crate) struct NoAgent {
     pub(crate) socket: std::path::PathBuf,
 }
 
+/// The doctor found what keeps an agent from its work.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0} of the checks failed")]
+pub(crate) struct Unwell(pub(crate) usize);
+
 /// Prints the error as one line, `error: what was attempted: cause: cause`, and gives the exit code.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     tell_error(error);

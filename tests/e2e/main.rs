@@ -7,10 +7,13 @@
 )]
 
 mod agent_api;
+mod agent_description;
 mod agent_disk;
 mod agent_faults;
 mod agent_kill;
 mod agent_leases;
+mod agent_logins;
+mod agent_operation;
 mod agent_preload;
 mod agent_push;
 mod agent_scrub;
@@ -19,6 +22,7 @@ mod agent_views;
 mod chunk_maps;
 mod cli;
 mod config;
+mod doctor;
 mod hub_access;
 mod hub_download;
 mod hub_errors;
@@ -41,8 +45,6 @@ mod registry_access;
 mod registry_bucket;
 mod registry_bucket_care;
 mod registry_bucket_faults;
-mod registry_chunk_maps;
-mod registry_chunk_maps_care;
 mod registry_clients;
 mod registry_collection;
 mod registry_dialects;

@@ -99,6 +99,22 @@ impl AgentClient {
         self.read(answer).await
     }
 
+    /// The same, with the reason when it cannot.
+    ///
+    /// # Errors
+    /// [`Error::AgentUnreachable`]; [`Error::Agent`] with the reason; [`Error::AgentAnswer`] when
+    /// somebody else answers.
+    pub async fn check_ready(&self) -> Result<(), Error> {
+        let answer = self.send(self.request(Method::GET, "/readyz")?).await?;
+        if !answer.status().is_success() {
+            return Err(self.fault(answer).await);
+        }
+        match self.body(answer).await?.as_slice() {
+            b"ready" => Ok(()),
+            _ => Err(self.unreadable("another program listens there".to_owned())),
+        }
+    }
+
     /// The models on the node, by name.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Error: what can go wrong between this machine and a registry, or the node agent.
 
+mod chain;
 mod problem;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::client::answer::shown;
 use crate::digest::Digest;
 use crate::manifest::InvalidManifest;
 use crate::reference::Reference;
+pub use chain::chain;
 pub use problem::Problem;
 
 /// Why a call to a registry or to the node agent failed.
@@ -464,23 +466,6 @@ impl Error {
             _ => None,
         }
     }
-}
-
-/// An error with everything that led to it, in one line, without a cause that the text before
-/// it names already.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let next = cause.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn fault_place(repository: &str) -> String {

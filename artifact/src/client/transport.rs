@@ -153,7 +153,8 @@ impl Transport {
     }
 
     /// The proxy that stands between here and a URL, without its credentials.
-    pub(crate) fn proxy_for(&self, url: &Url) -> Option<String> {
+    #[must_use]
+    pub fn proxy_for(&self, url: &Url) -> Option<String> {
         if redirect::is_loopback(url) {
             return None;
         }
@@ -240,6 +241,18 @@ impl Transport {
             is_refusal: status.is_client_error(),
         })
     }
+}
+
+/// Whether a list in the form of `NO_PROXY` excepts a host, as the clients here read it.
+#[must_use]
+pub fn is_excepted(no_proxy: &str, host: &str) -> bool {
+    let matcher = Matcher::builder()
+        .all("http://proxy.invalid:3128")
+        .no(no_proxy)
+        .build();
+    format!("http://{host}/")
+        .parse()
+        .is_ok_and(|url| matcher.intercept(&url).is_none())
 }
 
 /// The certificates of the files, for the client of the token handshake.

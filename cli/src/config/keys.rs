@@ -37,7 +37,7 @@ impl Table {
         match verb {
             "serve" => &Self::ROLES,
             "registry" | "gc" | "fsck" => &[Self::Registry],
-            "agent" | "pull" => &[Self::Agent],
+            "agent" | "pull" | "doctor" => &[Self::Agent],
             "runtime" => &[Self::Runtime],
             _ => &[],
         }

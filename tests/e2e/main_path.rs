@@ -37,7 +37,10 @@ fn a_model_goes_in_by_push_comes_out_by_pull_and_answers() {
     let loaded = hayloft(&["ps", "--runtime", &runtime, "--output", "json"]).succeeded();
     let loaded: serde_json::Value = serde_json::from_str(&loaded).unwrap();
     assert_eq!(loaded[0]["name"], reference.as_str());
-    let _ = hayloft(&["rm", &reference, "--agent", &agent]).succeeded();
+    // The runtime holds a lease of what it has loaded.
+    let kept = hayloft(&["rm", &reference, "--agent", &agent]).failed();
+    assert!(kept.contains("in use by hayloft runtime"), "{kept}");
+    let _ = hayloft(&["rm", "--force", &reference, "--agent", &agent]).succeeded();
     let gone = hayloft(&["show", &reference, "--runtime", &runtime]).failed();
     assert!(gone.contains("not found"), "{gone}");
 }

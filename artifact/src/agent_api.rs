@@ -15,7 +15,9 @@ pub use error::{AgentError, AgentErrorCode};
 pub use lease::{LeaseEntry, LeaseGiven, LeaseList, LeaseRequest};
 pub use model::{ModelBlob, ModelEntry, ModelList, PinRequest};
 pub use pull::{EnsureRequest, PlannedBlob, PullEvent};
-pub use status::{AgentStatus, DiskStatus, Download, PreloadState, PreloadStatus, PreloadedModel};
+pub use status::{
+    AgentStatus, DiskStatus, Download, PreloadState, PreloadStatus, PreloadedModel, ScrubStatus,
+};
 
 /// Path of `ensure`.
 pub const ENSURE_PATH: &str = "/agent/v1/models/ensure";

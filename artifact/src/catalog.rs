@@ -142,10 +142,11 @@ fn visit(layout: &CacheLayout, mut found: impl FnMut(Reference)) -> Result<(), C
                 .map_err(|source| read_fault(&entry.path(), source))?;
             if kind.is_dir() && depth < MAX_DEPTH {
                 pending.push((entry.path(), depth + 1));
-            } else if kind.is_symlink() && entry.file_name() == MANIFEST_FILE {
-                if let Some(reference) = reference_of(layout, &folder) {
-                    found(reference);
-                }
+            } else if kind.is_symlink()
+                && entry.file_name() == MANIFEST_FILE
+                && let Some(reference) = reference_of(layout, &folder)
+            {
+                found(reference);
             }
         }
     }

@@ -52,7 +52,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run registry, node agent and runtime in one process
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Run the registry, or look after its storage
     Registry(RegistryArgs),
     /// Run the node agent, or ask it how it is

@@ -25,7 +25,7 @@ use crate::args::{Cli, RegistryTask, Verb};
 /// Does what the command line asks for.
 pub(crate) async fn run(cli: Cli) -> Result<()> {
     match cli.verb {
-        Verb::Serve(args) => roles::serve(args).await,
+        Verb::Serve(args) => roles::serve(*args).await,
         Verb::Registry(args) => match args.task {
             None => roles::registry(&args).await,
             Some(RegistryTask::Reindex(target)) => roles::reindex(&target).await,

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use artifact::agent_api::{DiskStatus, ModelEntry};
+use artifact::agent_api::{ModelEntry, ScrubStatus};
 use artifact::catalog::{self, CatalogFault, timestamp};
 use artifact::layout::TEMPORARY_PREFIX;
 use artifact::manifest::MAX_MANIFEST_BYTES;
@@ -81,6 +81,8 @@ struct Inner {
     reading: Mutex<()>,
     /// Something was found damaged.
     damage: Notify,
+    /// What the scrub tells of itself.
+    scrub: Mutex<ScrubStatus>,
     /// The lock on the folder lasts as long as the file is open.
     lock: Mutex<File>,
 }
@@ -116,7 +118,6 @@ impl NodeCache {
             leases,
             metrics: Metrics::default(),
             promises: Promises::default(),
-            options,
             making_room: Mutex::new(()),
             views: Mutex::new(()),
             root: folder,
@@ -125,6 +126,11 @@ impl NodeCache {
             views_root: views,
             reading: Mutex::new(()),
             damage: Notify::new(),
+            scrub: Mutex::new(ScrubStatus {
+                rate: options.scrub_rate,
+                ..ScrubStatus::default()
+            }),
+            options,
             lock: Mutex::new(lock),
         }));
         match cache
@@ -395,18 +401,6 @@ impl NodeCache {
     /// The chunk maps of blobs.
     pub(crate) fn maps(&self) -> &Maps {
         &self.0.maps
-    }
-
-    /// How full the disk is, and how far it may be filled.
-    pub(crate) fn disk_status(&self) -> Result<DiskStatus, Error> {
-        let disk = self.0.root.disk()?;
-        Ok(DiskStatus {
-            total: disk.usable(),
-            free: disk.available,
-            cached: self.used_bytes()?,
-            high_watermark: self.options().high_watermark,
-            low_watermark: self.options().low_watermark,
-        })
     }
 
     /// Whether the folder can be written to: what readiness means.

@@ -248,7 +248,14 @@ impl Puller {
     async fn cached(&self, reference: &Reference) -> Result<Option<ModelEntry>, Error> {
         let reference = reference.clone();
         self.cache
-            .blocking(move |cache| cache.find(&reference))
+            .blocking(move |cache| {
+                let found = cache.find(&reference)?;
+                // Noted at once, so that it is not the next to be evicted while its origin is asked.
+                if found.is_some() {
+                    cache.touch(&reference);
+                }
+                Ok(found)
+            })
             .await
     }
 

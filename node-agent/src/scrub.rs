@@ -59,7 +59,10 @@ pub(crate) async fn run(cache: NodeCache, rate: u64) {
 async fn round(cache: &NodeCache, rate: u64) -> Result<(), Error> {
     let due = cache.blocking(|cache| cache.due_for_scrub(REST)).await?;
     for digest in due {
-        scrub(cache, digest, rate).await?;
+        cache.tell_scrubbing(Some(digest));
+        let outcome = scrub(cache, digest, rate).await;
+        cache.tell_scrubbing(None);
+        outcome?;
     }
     Ok(())
 }

@@ -40,6 +40,11 @@ async fn cached(data: &Path, weights: &[u8]) -> (CacheLayout, ModelEntry, Upstre
     (CacheLayout::new(data.join("cache")), model, origin)
 }
 
+async fn agent_status(agent: &Server) -> serde_json::Value {
+    let asked = reqwest::get(format!("{}/agent/v1/status", agent.url())).await;
+    asked.unwrap().json().await.unwrap()
+}
+
 fn writable(path: &Path) -> std::fs::File {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::File::options().write(true).open(path).unwrap()
@@ -74,6 +79,8 @@ async fn a_blob_that_rotted_is_found_put_away_and_fetched_again() {
         client.get(&model.reference).await.unwrap()
     })
     .await;
+    let status = agent_status(&agent).await;
+    assert_eq!(status["scrub"]["damaged"], 1, "{status}");
     let metrics = reqwest::get(format!("{}/metrics", agent.url()))
         .await
         .unwrap();

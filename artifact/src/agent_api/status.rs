@@ -19,6 +19,9 @@ pub struct AgentStatus {
     pub cache: String,
     /// The disk of that folder.
     pub disk: DiskStatus,
+    /// The search for what the disk has lost.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
     /// The desired list; absent when the agent has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preload: Option<PreloadStatus>,
@@ -40,10 +43,30 @@ pub struct DiskStatus {
     pub free: u64,
     /// Bytes that the cache takes.
     pub cached: u64,
+    /// Bytes that are promised to downloads and not yet taken from the disk.
+    #[serde(default)]
+    pub reserved: u64,
     /// Percent of the disk in use from which models are evicted.
     pub high_watermark: u8,
     /// Percent of the disk in use down to which they are.
     pub low_watermark: u8,
+}
+
+/// The reading again of what is cached.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ScrubStatus {
+    /// Bytes a second; 0 when it is off.
+    pub rate: u64,
+    /// The blob that is being read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Digest>,
+    /// Blobs found damaged since the agent started.
+    #[serde(default)]
+    pub damaged: u64,
+    /// The last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_damaged: Option<Digest>,
 }
 
 /// A blob that is being downloaded.

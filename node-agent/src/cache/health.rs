@@ -1,8 +1,10 @@
 //! Health: blobs that are not what they should be. They go out of the way, into `quarantine/`, where
 //! no reader looks; the models that named them are not ready then, which is what the repair looks for.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use artifact::agent_api::ScrubStatus;
 use artifact::catalog::{self, Broken};
 use artifact::{Algorithm, Digest, Reference};
 use rustix::fs::{FileType, OFlags};
@@ -28,6 +30,9 @@ impl NodeCache {
         blobs.rename(&name, &folder, &name)?;
         blobs.sync()?;
         tracing::error!(blob.digest = %digest, reason, "a blob is damaged and was put into quarantine");
+        let mut scrub = self.scrub();
+        scrub.damaged += 1;
+        scrub.last_damaged = Some(*digest);
         self.0.damage.notify_one();
         Ok(())
     }
@@ -106,6 +111,21 @@ impl NodeCache {
         }
         due.sort_unstable();
         Ok(due.into_iter().map(|(_, digest)| digest).collect())
+    }
+
+    /// What the scrub tells of itself.
+    pub(crate) fn scrub_status(&self) -> ScrubStatus {
+        self.scrub().clone()
+    }
+
+    /// Tells which blob the scrub reads now.
+    pub(crate) fn tell_scrubbing(&self, digest: Option<Digest>) {
+        self.scrub().reading = digest;
+    }
+
+    fn scrub(&self) -> MutexGuard<'_, ScrubStatus> {
+        let scrub = &self.0.scrub;
+        scrub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A blob was found right.

@@ -31,6 +31,7 @@ pub(crate) struct LocalChunk {
 /// The folders of chunk maps.
 #[derive(Debug)]
 pub(crate) struct Maps {
+    parent: Folder,
     sha256: Folder,
     sha512: Folder,
 }
@@ -42,7 +43,20 @@ impl Maps {
         Ok(Self {
             sha256: maps.child(Algorithm::Sha256.as_str())?,
             sha512: maps.child(Algorithm::Sha512.as_str())?,
+            parent: maps,
         })
+    }
+
+    /// The folders that are held open: the parent and the name of each.
+    pub(super) fn folders<'a>(
+        &'a self,
+        root: &'a Folder,
+    ) -> [(&'a Folder, &'static str, &'a Folder); 3] {
+        [
+            (root, "maps", &self.parent),
+            (&self.parent, Algorithm::Sha256.as_str(), &self.sha256),
+            (&self.parent, Algorithm::Sha512.as_str(), &self.sha512),
+        ]
     }
 
     fn folder(&self, algorithm: Algorithm) -> &Folder {

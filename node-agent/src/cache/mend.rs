@@ -81,5 +81,6 @@ impl NodeCache {
             (&inner.views_root, "huggingface", &inner.huggingface),
         ]
         .into_iter()
+        .chain(inner.maps.folders(&inner.root))
     }
 }

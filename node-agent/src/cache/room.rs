@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use artifact::agent_api::DiskStatus;
 use artifact::{Digest, Reference};
 
 use crate::cache::NodeCache;
@@ -297,6 +298,19 @@ impl NodeCache {
             }
         }
         Ok(unwritten)
+    }
+
+    /// How full the disk is, and how far it may be filled.
+    pub(crate) fn disk_status(&self) -> Result<DiskStatus, Error> {
+        let disk = self.0.root.disk()?;
+        Ok(DiskStatus {
+            total: disk.usable(),
+            free: disk.available,
+            cached: self.used_bytes()?,
+            reserved: self.reserved_bytes()?,
+            high_watermark: self.options().high_watermark,
+            low_watermark: self.options().low_watermark,
+        })
     }
 
     /// The space of the cache's disk.

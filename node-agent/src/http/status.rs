@@ -24,6 +24,7 @@ pub(super) async fn show_status(State(api): State<Api>) -> Result<Json<AgentStat
         started_at: api.started_at.clone(),
         cache: cache.layout().root().display().to_string(),
         disk,
+        scrub: cache.scrub_status(),
         preload: api.preload.as_ref().map(|board| board.status()),
         downloads: api.puller.downloads(),
         leases: cache.list_leases(),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use artifact::Digest;
 use artifact::chunk_map::{CHUNK_MAP, CHUNK_MAPS, ChunkHash, ChunkMap, MAP_OF};
+use artifact::client::{Origin, OriginUrl, RegistryOptions, Transport};
 use futures::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -161,6 +162,22 @@ async fn the_map_of_a_pushed_model_is_listed_at_once_and_says_what_its_chunks_ar
     assert_ne!(docker, subject);
     assert_eq!(listed(&api, "team/hay", &docker).await.len(), 1);
     assert_eq!(listed(&api, "team/hay", &digest).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_node_finds_the_map_by_itself() {
+    let api = Api::start();
+    push(&api, "team/hay:1", None);
+    let subject = Digest::parse(&digest_of(&api, "team/hay").await).unwrap();
+    let at: OriginUrl = format!("oci+{}", api.server.url()).parse().unwrap();
+    let transport = Transport::default();
+    let options = RegistryOptions::default();
+    let origin = Origin::open(&transport, &at, "team/hay", &options);
+    let maps = origin.await.unwrap().chunk_maps(&subject).await.unwrap();
+    let content = weights();
+    let blob = Digest::sha256(&content);
+    let map = maps.of(&blob, content.len() as u64).await.unwrap();
+    assert_describes(&map.unwrap(), &content);
 }
 
 #[tokio::test]

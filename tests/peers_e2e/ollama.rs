@@ -134,6 +134,47 @@ async fn stock_ollama_lists_the_cached_model_and_gives_the_same_answers() {
     assert_eq!(snapshot(&view), before, "Ollama changed the view");
 }
 
+/// The names that a running Ollama lists.
+async fn listed(url: &str) -> Vec<String> {
+    let tags = get(&format!("{url}/api/tags")).await;
+    let models = tags["models"].as_array().unwrap().iter();
+    let mut names: Vec<String> = models
+        .map(|model| model["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_running_ollama_follows_what_is_removed_and_updated_in_the_cache() {
+    let registry = Server::registry().start();
+    let agent = Server::agent().start();
+    let home = scratch();
+    let pull = |reference: &str| {
+        let _ = hayloft(&["pull", reference, "--agent", &agent.url()]).succeeded();
+    };
+    let [one, two] = ["one", "two"].map(|tag| {
+        let reference = peer::push_model(registry.address(), &format!("team/hay-tiny:{tag}"));
+        pull(&reference);
+        reference
+    });
+    let view = views(agent.data()).join("ollama");
+    let ollama = ollama(home.path(), agent.data(), &view);
+    let url = format!("http://{}", ollama.address());
+    assert_eq!(listed(&url).await, [one.clone(), two.clone()]);
+    let _ = hayloft(&["rm", &one, "--agent", &agent.url()]).succeeded();
+    assert_eq!(listed(&url).await, [two.clone()]);
+    let folder = scratch();
+    std::fs::copy(fixture("hay-tiny-q8_0.gguf"), folder.path().join("m.gguf")).unwrap();
+    let modelfile = "FROM ./m.gguf\nSYSTEM You are changed.\n";
+    std::fs::write(folder.path().join("Modelfile"), modelfile).unwrap();
+    let _ = hayloft(&["push", folder.path().to_str().unwrap(), &two]).succeeded();
+    pull(&two);
+    assert_eq!(listed(&url).await, [two.clone()]);
+    let shown = post(&format!("{url}/api/show"), &json!({ "model": two })).await;
+    assert_eq!(shown["system"], "You are changed.");
+}
+
 /// A stock Ollama with an empty store of its own.
 pub(crate) fn ollama_with_own_store(home: &Path) -> PeerServer {
     ollama_that_trusts(home, None)

@@ -7,6 +7,7 @@
 )]
 
 mod agent_api;
+mod agent_delta;
 mod agent_description;
 mod agent_disk;
 mod agent_faults;

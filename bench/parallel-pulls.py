@@ -10,13 +10,15 @@ import harness
 PULLS = 32
 MODEL_MIB = int(os.environ.get("HAYLOFT_BENCH_PARALLEL_MIB", "256"))
 LIMIT_MIB = 96
+# Whatever the disk of this machine holds beside them, the models stay.
+UNLIMITED = ("--high-watermark", "100", "--low-watermark", "100", "--min-free", "0")
 
 
 def measure():
     with harness.work_folder() as folder:
         with (
             harness.hayloft("registry", folder / "registry", folder) as registry,
-            harness.hayloft("agent", folder / "agent", folder) as agent,
+            harness.hayloft("agent", folder / "agent", folder, *UNLIMITED) as agent,
         ):
             names = [f"{registry.address}/bench/model-{number}:1" for number in range(PULLS)]
             for name in names:

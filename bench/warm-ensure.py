@@ -12,6 +12,8 @@ import harness
 COUNTS = [int(n) for n in os.environ.get("HAYLOFT_BENCH_MODELS", "1,100,10000").split(",")]
 ASKED = 500
 START_SECONDS = 1200
+# Whatever the disk of this machine holds beside them, the models stay.
+UNLIMITED = ("--high-watermark", "100", "--low-watermark", "100", "--min-free", "0")
 LIMIT_MS = 5
 ENSURE = "/agent/v1/models/ensure"
 
@@ -26,7 +28,7 @@ def measure():
 def measure_with(count, registry, folder):
     data = folder / f"node-{count}"
     name = f"{registry.address}/bench/model-0:1"
-    with harness.hayloft("agent", data, folder) as agent:
+    with harness.hayloft("agent", data, folder, *UNLIMITED) as agent:
         model = tiny_model(folder)
         harness.run(harness.HAYLOFT, "push", model, name)
         harness.run(harness.HAYLOFT, "pull", name, "--agent", agent.url)
@@ -34,7 +36,7 @@ def measure_with(count, registry, folder):
     # The first start makes what the views lack; the second one only looks.
     first = start(data, folder)
     second = start(data, folder)
-    with harness.hayloft("agent", data, folder) as agent:
+    with harness.hayloft("agent", data, folder, *UNLIMITED) as agent:
         ready(agent)
         client = harness.Client(agent)
         listed = json.loads(client.ask("GET", "/agent/v1/models", 200)[1])["models"]
@@ -67,7 +69,7 @@ def measure_with(count, registry, folder):
 def start(data, folder):
     """Seconds until an agent on this cache is ready."""
     began = time.perf_counter()
-    with harness.hayloft("agent", data, folder) as agent:
+    with harness.hayloft("agent", data, folder, *UNLIMITED) as agent:
         ready(agent)
         return time.perf_counter() - began
 

@@ -184,7 +184,11 @@ fn read(layout: &CacheLayout, reference: Reference) -> Result<Option<ModelEntry>
     if metadata.len() > MAX_MANIFEST_BYTES as u64 {
         return Err(CatalogFault::ForeignLink { path: link });
     }
-    let raw = fs::read(&path).map_err(|source| read_fault(&path, source))?;
+    let raw = match fs::read(&path) {
+        Ok(raw) => raw,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(read_fault(&path, source)),
+    };
     let manifest = Manifest::parse(raw, None).map_err(|source| CatalogFault::Manifest {
         path: path.clone(),
         source,
@@ -197,9 +201,12 @@ fn read(layout: &CacheLayout, reference: Reference) -> Result<Option<ModelEntry>
     if !blobs.iter().all(is_whole) {
         return Ok(None);
     }
-    let pulled_at = fs::symlink_metadata(&link)
-        .and_then(|link| link.modified())
-        .map_err(|source| read_fault(&link, source))?;
+    let pulled_at = match fs::symlink_metadata(&link).and_then(|link| link.modified()) {
+        Ok(pulled_at) => pulled_at,
+        // It was taken out since.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(read_fault(&link, source)),
+    };
     Ok(Some(ModelEntry {
         reference,
         digest,

@@ -54,7 +54,7 @@ pub(crate) enum Verb {
     /// Run registry, node agent and runtime in one process
     Serve(Box<ServeArgs>),
     /// Run the registry, or look after its storage
-    Registry(RegistryArgs),
+    Registry(Box<RegistryArgs>),
     /// Run the node agent, or ask it how it is
     Agent(AgentRoleArgs),
     /// Run the runtime
@@ -90,7 +90,7 @@ pub(crate) enum Verb {
     /// Check a registry's storage: everything there, readable, and what it claims to be
     Fsck(FsckArgs),
     /// Check what an agent on this machine depends on: its disk, its network, its registries
-    Doctor(DoctorArgs),
+    Doctor(Box<DoctorArgs>),
     /// Show what is configured and where it came from, or check a configuration file
     Config {
         #[command(subcommand)]

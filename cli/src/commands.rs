@@ -26,9 +26,9 @@ use crate::args::{Cli, RegistryTask, Verb};
 pub(crate) async fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Serve(args) => roles::serve(*args).await,
-        Verb::Registry(args) => match args.task {
+        Verb::Registry(args) => match &args.task {
             None => roles::registry(&args).await,
-            Some(RegistryTask::Reindex(target)) => roles::reindex(&target).await,
+            Some(RegistryTask::Reindex(target)) => roles::reindex(target).await,
         },
         Verb::Mirror { task } => mirror::mirror(&task).await,
         Verb::Gc(args) => gc::gc(&args).await,

@@ -10,6 +10,7 @@ mod offer;
 mod plan;
 mod resolve;
 mod single_flight;
+mod told;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ use keep::Kept;
 use offer::offered;
 use plan::Plan;
 use resolve::Resolved;
-use single_flight::{Phase, Seat, SingleFlight};
+use single_flight::SingleFlight;
+use told::Told;
 
 /// Time between two progress events of one blob.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
@@ -468,43 +470,5 @@ impl Puller {
                 })
             })
             .await
-    }
-}
-
-/// What was told of a blob, so that nothing is told twice.
-#[derive(Default)]
-struct Told {
-    completed: Option<u64>,
-    is_verifying: bool,
-}
-
-impl Told {
-    fn tell(
-        &mut self,
-        blob: &PlannedBlob,
-        seat: &Seat,
-        on_event: &mut (dyn FnMut(&PullEvent) + Send),
-    ) {
-        let completed = seat.completed().min(blob.size);
-        if self.completed != Some(completed) {
-            self.completed = Some(completed);
-            on_event(&PullEvent::Progress {
-                digest: blob.digest,
-                completed,
-                total: blob.size,
-            });
-        }
-        if matches!(seat.phase(), Phase::Verifying) {
-            self.verifying(blob, on_event);
-        }
-    }
-
-    fn verifying(&mut self, blob: &PlannedBlob, on_event: &mut (dyn FnMut(&PullEvent) + Send)) {
-        if !self.is_verifying {
-            self.is_verifying = true;
-            on_event(&PullEvent::Verifying {
-                digest: blob.digest,
-            });
-        }
     }
 }

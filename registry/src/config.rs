@@ -1,6 +1,5 @@
 //! What a registry needs to know: plain values, put together by whoever starts it.
 
-mod chunk_maps;
 mod gguf;
 
 use std::fmt;
@@ -13,7 +12,6 @@ use url::Url;
 
 use crate::watched::Reload;
 
-pub use chunk_maps::{ChunkMapPolicy, InvalidChunkMapPolicy};
 pub use gguf::{GgufPolicy, GgufRule, InvalidGgufRule};
 
 /// What a registry needs to know.
@@ -29,8 +27,6 @@ pub struct Config {
     pub max_blob_bytes: Option<u64>,
     /// What becomes of GGUF files that llama.cpp would choke on; they are refused by default.
     pub gguf: Vec<GgufRule>,
-    /// Whose chunk maps are offered. Default: those of models.
-    pub chunk_maps: ChunkMapPolicy,
     /// An upload session without progress for this long is removed. Default: a week.
     pub upload_expiry: Duration,
     /// Upload sessions open at once. Default: 10,000.
@@ -81,7 +77,6 @@ impl Default for Config {
             index: Index::Sled,
             max_blob_bytes: None,
             gguf: Vec::new(),
-            chunk_maps: ChunkMapPolicy::default(),
             upload_expiry: Duration::from_secs(7 * 24 * 3600),
             max_uploads: 10_000,
             external_url: None,

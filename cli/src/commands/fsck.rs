@@ -98,10 +98,6 @@ impl Follower {
                 self.spinner
                     .aside(|| say!("moved content {digest} to quarantine"))?;
             }
-            FsckEvent::MapRemoved { digest } => {
-                self.spinner
-                    .aside(|| say!("removed the chunk map of content {digest}"))?;
-            }
             FsckEvent::Done { summary } => self.summary = Some(summary),
             FsckEvent::Failed { .. } => {}
         }

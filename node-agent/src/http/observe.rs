@@ -20,8 +20,14 @@ const OTHER: &str = "other";
 #[derive(Clone, Debug)]
 pub(super) struct Observer {
     metrics: Metrics,
-    /// By path, then by method.
-    operations: Arc<HashMap<String, Vec<(Method, Arc<str>)>>>,
+    /// By path.
+    operations: Arc<HashMap<String, Vec<Operation>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Operation {
+    method: Method,
+    name: Arc<str>,
 }
 
 impl Observer {
@@ -34,8 +40,8 @@ impl Observer {
                 (Method::DELETE, &item.delete),
             ];
             let named = methods.into_iter().filter_map(|(method, operation)| {
-                let name = operation.as_ref()?.operation_id.as_deref()?;
-                Some((method, Arc::from(name)))
+                let name = Arc::from(operation.as_ref()?.operation_id.as_deref()?);
+                Some(Operation { method, name })
             });
             (path.clone(), named.collect())
         });
@@ -51,8 +57,8 @@ impl Observer {
         let named = methods
             .into_iter()
             .flatten()
-            .find(|(method, _)| method == request.method());
-        named.map_or_else(|| Arc::from(OTHER), |(_, name)| Arc::clone(name))
+            .find(|operation| operation.method == request.method());
+        named.map_or_else(|| Arc::from(OTHER), |operation| Arc::clone(&operation.name))
     }
 }
 

@@ -145,18 +145,6 @@ label! {
 }
 
 label! {
-    /// Where the bytes came from that a chunk map was made of.
-    MapSource {
-        /// An upload, as it streamed in.
-        Upload = "upload",
-        /// An upstream, as a mirrored blob came in.
-        Fill = "fill",
-        /// The stored blob, which was read for it.
-        Read = "read",
-    }
-}
-
-label! {
     /// How a collection ended.
     CollectionOutcome {
         /// Went through.
@@ -193,12 +181,6 @@ pub(super) struct UploadLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct FaultLabels {
     pub(super) part: Fault,
-}
-
-/// The label of a chunk map.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct MapLabels {
-    pub(super) source: MapSource,
 }
 
 /// The label of a collection.

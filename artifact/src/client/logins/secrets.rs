@@ -358,7 +358,7 @@ mod tests {
             "geheim",
         ] {
             fs::write(&file, text).unwrap();
-            let Err(error) = find(&[file.clone()], "r", None) else {
+            let Err(error) = find(std::slice::from_ref(&file), "r", None) else {
                 panic!("{text}")
             };
             let said = error.to_string();

@@ -39,7 +39,7 @@ impl Run<'_> {
                 break;
             }
         }
-        self.sweep_maps(turn).await
+        Ok(())
     }
 
     async fn sweep_leases(

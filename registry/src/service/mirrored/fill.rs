@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use artifact::chunk_map::ChunkMap;
 use artifact::client::partial::ChunkState;
 use artifact::client::{BlobSource, Origin, RetryPolicy};
 use artifact::{Digest, Repository};
@@ -12,7 +11,6 @@ use tokio::io::AsyncReadExt;
 use tracing::Instrument;
 
 use crate::error::Error;
-use crate::metrics::labels::MapSource;
 use crate::mirror::fill::files::{FillFiles, FillNote};
 use crate::mirror::fill::{Candidate, Fill, Phase, download};
 use crate::service::blobs::unknown;
@@ -197,12 +195,7 @@ impl Registry {
         }
         let (registry, fill) = (Arc::clone(self), Arc::clone(fill));
         let owner = repository.clone();
-        let map = finished.map;
-        let adopting = async move {
-            let map = map.as_deref();
-            registry.adopt_fill(&fill, &owner, passed, map).await
-        };
-        detached(adopting).await?;
+        detached(async move { registry.adopt_fill(&fill, &owner, passed).await }).await?;
         tracing::info!(
             blob.digest = %digest,
             bytes = expected.size,
@@ -212,14 +205,12 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes the verified bytes of a fill a blob, and links it, with the chunk map that was made of
-    /// them on the way.
+    /// Makes the verified bytes of a fill a blob, and links it.
     async fn adopt_fill(
         &self,
         fill: &Fill,
         repository: &Repository,
         passed: Passed,
-        map: Option<&ChunkMap>,
     ) -> Result<(), Error> {
         let mirror = self.mirror().ok_or(Error::Closing)?;
         let (digest, size) = (fill.digest(), fill.size());
@@ -231,9 +222,6 @@ impl Registry {
         let record = BlobRecord::new(size).annotated(passed.annotations);
         self.link_record(lock.as_mut(), repository, &digest, record)
             .await?;
-        if let Some(map) = map {
-            self.keep_map(map, MapSource::Fill).await;
-        }
         let forget = move |files: &FillFiles| files.forget(&digest);
         mirror.fills.with_files(forget).await
     }

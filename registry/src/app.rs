@@ -14,6 +14,7 @@ use crate::index_state::{self, IndexState};
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::service::Registry;
+use crate::service::chunk_maps::ChunkMaps;
 use crate::service::collect::report::{CollectEvent, CollectSummary};
 use crate::service::collect::{CollectOptions, Collector};
 use crate::service::events::Outlet;
@@ -82,6 +83,7 @@ fn run(
         ));
         running.push(tasks::start_counting(Arc::clone(registry), metrics.clone()));
         if !config.read_only {
+            running.push(tasks::start_mapping(Arc::clone(registry)));
             let expiry = config.upload_expiry;
             running.push(tasks::start_sweeper(Arc::clone(registry), expiry, metrics));
             if let Some(interval) = config.collection.interval {
@@ -146,22 +148,18 @@ struct Opened {
 
 impl Opened {
     async fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
+        let chunk_maps = ChunkMaps::new(config.chunk_maps, metrics.clone());
         let collector = Collector::new(config, metrics)?;
         let folder = DataFolder::new(&config.data);
         let held = lock(&folder)?;
         let mut stores = storage::open(config, &folder).await?;
         let closing = stores.closing();
         let (index, state) = index_state::open(config, &folder, &stores.records).await?;
-        let registry = Registry::new(
-            stores.blobs,
-            stores.uploads,
-            stores.records,
-            index,
-            config.max_blob_bytes,
-        );
+        let registry = Registry::new(stores, index, config.max_blob_bytes);
         let gates = Gates::new(config.gguf.clone());
         let mirror = Arc::new(Mirror::open(&mirror_of(config), &folder)?);
         let registry = registry.with_collector(collector).with_gates(gates);
+        let registry = registry.with_chunk_maps(chunk_maps);
         let registry = Arc::new(registry.with_mirror(Arc::clone(&mirror)));
         mirror.belongs_to(&registry);
         Ok(Self {

@@ -1,5 +1,6 @@
 //! What a registry needs to know: plain values, put together by whoever starts it.
 
+mod chunk_maps;
 mod gguf;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use url::Url;
 
 use crate::watched::Reload;
 
+pub use chunk_maps::{ChunkMapPolicy, InvalidChunkMapPolicy};
 pub use gguf::{GgufPolicy, GgufRule, InvalidGgufRule};
 
 /// What a registry needs to know.
@@ -27,6 +29,8 @@ pub struct Config {
     pub max_blob_bytes: Option<u64>,
     /// What becomes of GGUF files that llama.cpp would choke on; they are refused by default.
     pub gguf: Vec<GgufRule>,
+    /// Whose chunk maps are offered. Default: those of models.
+    pub chunk_maps: ChunkMapPolicy,
     /// An upload session without progress for this long is removed. Default: a week.
     pub upload_expiry: Duration,
     /// Upload sessions open at once. Default: 10,000.
@@ -77,6 +81,7 @@ impl Default for Config {
             index: Index::Sled,
             max_blob_bytes: None,
             gguf: Vec::new(),
+            chunk_maps: ChunkMapPolicy::default(),
             upload_expiry: Duration::from_secs(7 * 24 * 3600),
             max_uploads: 10_000,
             external_url: None,

@@ -21,8 +21,9 @@ mod watched;
 
 pub use app::{collect, fsck, serve};
 pub use config::{
-    Bucket, Collection, Config, GgufPolicy, GgufRule, HubLogin, Index, InvalidGgufRule, Limits,
-    Mirror, RetentionRule, Secret, Storage, TlsFiles, Upstream,
+    Bucket, ChunkMapPolicy, Collection, Config, GgufPolicy, GgufRule, HubLogin, Index,
+    InvalidChunkMapPolicy, InvalidGgufRule, Limits, Mirror, RetentionRule, Secret, Storage,
+    TlsFiles, Upstream,
 };
 pub use error::Error;
 pub use http::front::Listeners;

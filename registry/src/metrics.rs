@@ -3,6 +3,7 @@
 //! Label sets are fixed: nothing that a client sends ever becomes a label, so that nobody can fill
 //! the memory of the registry or of Prometheus with names.
 
+mod chunk_maps;
 pub(crate) mod labels;
 
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use chunk_maps::MapCounts;
 use labels::{
-    CollectionLabels, CollectionOutcome, Fault, FaultLabels, RequestLabels, Route, RouteLabels,
-    StatusClass, UploadEvent, UploadLabels, Verb,
+    CollectionLabels, CollectionOutcome, Fault, FaultLabels, MapSource, RequestLabels, Route,
+    RouteLabels, StatusClass, UploadEvent, UploadLabels, Verb,
 };
 
 /// Upper bounds of the latency buckets, in seconds: a manifest takes well under a millisecond, an
@@ -47,6 +49,7 @@ struct Counts {
     collected_blobs: Counter,
     collected_bytes: Counter,
     collected_at: Gauge<f64, AtomicU64>,
+    maps: MapCounts,
     faults: Family<FaultLabels, Counter>,
     connections: Gauge,
     accepted: Counter,
@@ -70,6 +73,7 @@ impl Metrics {
             collected_blobs: Counter::default(),
             collected_bytes: Counter::default(),
             collected_at: Gauge::default(),
+            maps: MapCounts::default(),
             faults: Family::default(),
             connections: Gauge::default(),
             accepted: Counter::default(),
@@ -77,6 +81,7 @@ impl Metrics {
         };
         counts.register_traffic();
         counts.register_storage();
+        counts.maps.register(&mut counts.registry);
         Self(Arc::new(counts))
     }
 
@@ -145,6 +150,21 @@ impl Metrics {
             let now = jiff::Timestamp::now().as_duration().as_secs_f64();
             self.0.collected_at.set(now);
         }
+    }
+
+    /// The chunk map of a blob of this size was made and kept.
+    pub(crate) fn mapped(&self, source: MapSource, bytes: u64) {
+        self.0.maps.mapped(source, bytes);
+    }
+
+    /// A blob is read because its chunk map is wanted.
+    pub(crate) fn blob_read_for_map(&self) {
+        self.0.maps.reads.inc();
+    }
+
+    /// Chunk maps were offered with their manifest.
+    pub(crate) fn maps_published(&self) {
+        self.0.maps.published.inc();
     }
 
     /// An operation failed inside the registry.

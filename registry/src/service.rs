@@ -2,6 +2,7 @@
 
 pub(crate) mod blobs;
 pub(crate) mod changes;
+pub(crate) mod chunk_maps;
 pub(crate) mod collect;
 pub(crate) mod dialects;
 mod embedded;
@@ -13,6 +14,7 @@ pub(crate) mod leases;
 mod manifest_cache;
 pub(crate) mod manifests;
 pub(crate) mod mirrored;
+mod pace;
 pub(crate) mod passes;
 pub(crate) mod reindex;
 pub(crate) mod retention;
@@ -25,16 +27,20 @@ use artifact::{Digest, Repository, Tag};
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 use tracing::Instrument;
 
+use crate::config::ChunkMapPolicy;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::mirror::Mirror;
+use crate::service::chunk_maps::ChunkMaps;
 use crate::service::collect::Collector;
 use crate::service::dialects::Dialects;
 use crate::service::gate::Gates;
 use crate::service::hub::memory::HubMemory;
 use crate::service::manifest_cache::ManifestCache;
+use crate::storage::Stores;
 use crate::store::key::RecordKey;
 use crate::store::records::{ManifestRecord, Records};
-use crate::store::{BlobStore, MetadataIndex, Page, UploadStore};
+use crate::store::{BlobStore, MapStore, MetadataIndex, Page, UploadStore};
 
 /// Runs `work` to its end even when the caller is dropped because its client went away, so that a
 /// record and its place in the index never part.
@@ -68,10 +74,12 @@ impl std::fmt::Display for Part {
 #[derive(Debug)]
 pub(crate) struct Registry {
     blobs: Arc<dyn BlobStore>,
+    maps: Arc<dyn MapStore>,
     uploads: Arc<dyn UploadStore>,
     records: Records,
     index: Arc<dyn MetadataIndex>,
     max_blob_bytes: Option<u64>,
+    chunk_maps: ChunkMaps,
     collector: Collector,
     gates: Gates,
     manifest_cache: ManifestCache,
@@ -92,18 +100,18 @@ pub(crate) struct Registry {
 impl Registry {
     /// Puts the stores together.
     pub(crate) fn new(
-        blobs: Arc<dyn BlobStore>,
-        uploads: Arc<dyn UploadStore>,
-        records: Records,
+        stores: Stores,
         index: Arc<dyn MetadataIndex>,
         max_blob_bytes: Option<u64>,
     ) -> Self {
         Self {
-            blobs,
-            uploads,
-            records,
+            blobs: stores.blobs,
+            maps: stores.maps,
+            uploads: stores.uploads,
+            records: stores.records,
             index,
             max_blob_bytes,
+            chunk_maps: ChunkMaps::new(ChunkMapPolicy::Off, Metrics::new()),
             collector: Collector::default(),
             gates: Gates::default(),
             manifest_cache: ManifestCache::default(),
@@ -121,6 +129,12 @@ impl Registry {
     #[must_use]
     pub(crate) fn with_collector(self, collector: Collector) -> Self {
         Self { collector, ..self }
+    }
+
+    /// Makes and offers chunk maps by these settings.
+    #[must_use]
+    pub(crate) fn with_chunk_maps(self, chunk_maps: ChunkMaps) -> Self {
+        Self { chunk_maps, ..self }
     }
 
     /// Lets GGUF files in by these policies.
@@ -180,16 +194,21 @@ impl Registry {
         self.index.tags(repository, page).await
     }
 
-    /// Manifests that refer to `subject`, which need not exist.
+    /// Brings in what the upstream of a mirrored repository knows to refer to `subject`: to be asked
+    /// before the first page of its referrers.
+    pub(crate) async fn bring_referrers(&self, repository: &Repository, subject: &Digest) {
+        if let Some(mirrored) = self.mirrored(repository) {
+            mirrored.bring_referrers(subject).await;
+        }
+    }
+
+    /// Manifests that are here and refer to `subject`, which need not exist.
     pub(crate) async fn referrers(
         &self,
         repository: &Repository,
         subject: &Digest,
         page: Page,
     ) -> Result<Vec<(Digest, ManifestRecord)>, Error> {
-        if let Some(mirrored) = self.mirrored(repository) {
-            mirrored.bring_referrers(subject).await;
-        }
         self.index.referrers(repository, subject, page).await
     }
 

@@ -13,7 +13,7 @@ use crate::store::key::DataFolder;
 use crate::store::local::{LocalStore, write_durably};
 use crate::store::object::{self, ObjectStore, Objects, Owner, Sharing};
 use crate::store::records::Records;
-use crate::store::{BlobStore, UploadStore};
+use crate::store::{BlobStore, MapStore, UploadStore};
 
 /// How long sessions of clients that were cut off may take to settle at the end.
 const SETTLE_TIME: Duration = Duration::from_secs(20);
@@ -23,6 +23,8 @@ const SETTLE_TIME: Duration = Duration::from_secs(20);
 pub(crate) struct Stores {
     /// Committed content.
     pub(crate) blobs: Arc<dyn BlobStore>,
+    /// The chunk maps of committed content.
+    pub(crate) maps: Arc<dyn MapStore>,
     /// Content on its way in.
     pub(crate) uploads: Arc<dyn UploadStore>,
     /// The records.
@@ -45,6 +47,7 @@ fn open_folder(config: &Config, folder: &DataFolder) -> Result<Stores, Error> {
     let records = Records::open_local(&folder.records(), store.health())?;
     Ok(Stores {
         blobs: Arc::<LocalStore>::clone(&store),
+        maps: Arc::<LocalStore>::clone(&store),
         uploads: store,
         records,
         owner: None,
@@ -74,6 +77,7 @@ async fn open_bucket(
     ));
     Ok(Stores {
         blobs: Arc::<ObjectStore>::clone(&store),
+        maps: Arc::<ObjectStore>::clone(&store),
         uploads: store,
         records,
         owner,
@@ -124,6 +128,23 @@ pub(crate) struct Closing {
 }
 
 impl Stores {
+    /// Stores that no bucket stands behind.
+    #[cfg(test)]
+    pub(crate) fn of(
+        blobs: Arc<dyn BlobStore>,
+        maps: Arc<dyn MapStore>,
+        uploads: Arc<dyn UploadStore>,
+        records: Records,
+    ) -> Self {
+        Self {
+            blobs,
+            maps,
+            uploads,
+            records,
+            owner: None,
+        }
+    }
+
     /// What is left to do when the stores themselves have been handed on.
     pub(crate) fn closing(&mut self) -> Closing {
         Closing {

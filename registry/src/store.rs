@@ -68,7 +68,8 @@ pub(crate) trait BlobStore: Debug + Send + Sync {
         file: &'a Path,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Removes a blob; its absence is durable when this returns. `false` when it was not there.
+    /// Removes a blob, and its chunk map before it; the absence of the blob is durable when this
+    /// returns. `false` when it was not there.
     ///
     /// The caller makes sure that nobody links the blob meanwhile: it holds the blob's lock.
     fn remove<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, Error>>;
@@ -76,8 +77,8 @@ pub(crate) trait BlobStore: Debug + Send + Sync {
     /// Every blob, in no particular order.
     fn list(&self) -> BoxStream<'_, Result<StoredBlob, Error>>;
 
-    /// Moves a blob aside: it is no longer visible, and kept for a person to look at. A blob that
-    /// is not there is fine.
+    /// Moves a blob aside: it is no longer visible, and kept for a person to look at. Its chunk map
+    /// goes. A blob that is not there is fine.
     fn quarantine<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<(), Error>>;
 
     /// An address that gives the blob to whoever has it, for `valid`; `None` when this store has
@@ -90,6 +91,25 @@ pub(crate) trait BlobStore: Debug + Send + Sync {
 
     /// Whether content can be stored: writes, reads and removes a probe.
     fn check(&self) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// The chunk maps of blobs, encoded, each beside its blob.
+///
+/// A map says nothing that its blob does not say: it is kept without a sync, may be lost at any time,
+/// and is made again. It goes with its blob, by whatever way that goes.
+pub(crate) trait MapStore: Debug + Send + Sync {
+    /// The map of a blob, or `None` when there is none.
+    fn map<'a>(&'a self, blob: &'a Digest) -> BoxFuture<'a, Result<Option<Bytes>, Error>>;
+
+    /// Keeps the map of a blob, over whatever was there. The caller holds the blob's lock and has
+    /// found the blob there.
+    fn keep_map<'a>(&'a self, blob: &'a Digest, map: Bytes) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Removes the map of a blob; one that is not there is fine. The caller holds the blob's lock.
+    fn forget_map<'a>(&'a self, blob: &'a Digest) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// The blobs whose maps are kept, in no particular order.
+    fn mapped(&self) -> BoxStream<'_, Result<Digest, Error>>;
 }
 
 /// A blob as a listing shows it.

@@ -73,6 +73,11 @@ pub(crate) fn start_counting(registry: Arc<Registry>, metrics: Metrics) -> JoinH
     })
 }
 
+/// Makes the chunk maps that were asked for of blobs that came in without.
+pub(crate) fn start_mapping(registry: Arc<Registry>) -> JoinHandle<()> {
+    tokio::spawn(async move { registry.make_wanted_maps().await })
+}
+
 /// Pause between two looks for changes that were left half-way, by this process or by another.
 const SETTLE_PAUSE: Duration = Duration::from_secs(10);
 /// ... and after a failure.

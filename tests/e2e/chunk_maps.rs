@@ -279,3 +279,21 @@ async fn inspect_lists_the_chunks_that_a_registry_offers_and_says_when_it_offers
         "{said}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inspect_lists_the_chunks_of_a_model_that_was_pushed_to_our_registry() {
+    let registry = tests::Server::registry().start();
+    let reference = format!("{}/demo/hay-tiny:1", registry.address());
+    let model = tests::fixture("hay-tiny-q8_0.gguf");
+    let _ = tests::hayloft(&["push", model.to_str().unwrap(), &reference]).succeeded();
+    let map = chunk_map_of(&hay_tiny());
+    let shown = inspect(&reference, &["--output", "json"]).await.succeeded();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let maps = shown["chunk_maps"].as_array().unwrap();
+    assert_eq!(maps.len(), 1, "{shown}");
+    assert_eq!(maps[0]["blob"], json!(map.blob()));
+    let hashes = map.chunks().map(|(_, hash)| json!(hash.to_string()));
+    let found = maps[0]["chunks"].as_array().unwrap();
+    let found = found.iter().map(|chunk| chunk["blake3"].clone());
+    assert!(found.eq(hashes), "{shown}");
+}

@@ -46,6 +46,8 @@ mod registry_access;
 mod registry_bucket;
 mod registry_bucket_care;
 mod registry_bucket_faults;
+mod registry_chunk_maps;
+mod registry_chunk_maps_care;
 mod registry_clients;
 mod registry_collection;
 mod registry_dialects;

@@ -26,6 +26,15 @@ fn value(text: &str, name: &str) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
+/// One counter of a registry, by its name behind `hayloft_registry_`.
+pub(crate) async fn counter(api: &Api, name: &str) -> u64 {
+    let (_, text) = page(api, "metrics").await;
+    let prefix = format!("hayloft_registry_{name} ");
+    let count = text.lines().find_map(|line| line.strip_prefix(&prefix));
+    let count = count.unwrap_or_else(|| panic!("no {name} in:\n{text}"));
+    count.parse().unwrap()
+}
+
 #[tokio::test]
 async fn metrics_tell_what_was_asked_and_how_much_was_sent() {
     let api = Api::start();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgAction, Args};
-use registry::{GgufRule, RetentionRule, Secret};
+use registry::{ChunkMapPolicy, GgufRule, RetentionRule, Secret};
 use url::Url;
 
 use crate::args::mirror::MirrorArgs;
@@ -119,6 +119,14 @@ pub(crate) struct ServiceArgs {
         value_delimiter = ';'
     )]
     pub(crate) gguf_policy: Vec<GgufRule>,
+    /// Whose chunk maps are offered, by which nodes fetch only what changed: models, all or off
+    #[arg(
+        long,
+        value_name = "models|all|off",
+        env = "HAYLOFT_CHUNK_MAPS",
+        default_value = "models"
+    )]
+    pub(crate) chunk_maps: ChunkMapPolicy,
     /// An upload session without progress for this long is removed
     #[arg(
         long,

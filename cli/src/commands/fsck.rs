@@ -98,6 +98,10 @@ impl Follower {
                 self.spinner
                     .aside(|| say!("moved content {digest} to quarantine"))?;
             }
+            FsckEvent::MapRemoved { digest } => {
+                self.spinner
+                    .aside(|| say!("removed the chunk map of content {digest}"))?;
+            }
             FsckEvent::Done { summary } => self.summary = Some(summary),
             FsckEvent::Failed { .. } => {}
         }

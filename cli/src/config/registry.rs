@@ -137,6 +137,7 @@ impl ServiceArgs {
         config.read_only = self.read_only;
         config.max_blob_bytes = self.max_blob_size.into();
         config.gguf.clone_from(&self.gguf_policy);
+        config.chunk_maps = self.chunk_maps;
         config.upload_expiry = self.upload_expiry;
         config.max_uploads = self.max_uploads;
         config.external_url.clone_from(&self.external_url);

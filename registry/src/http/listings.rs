@@ -1,5 +1,6 @@
 //! Listings, page by page: tags (end-8), referrers (end-12), and Docker's catalog.
 
+use artifact::chunk_map::CHUNK_MAPS;
 use artifact::{Digest, Repository, media_type};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use crate::http::error::Failure;
 use crate::http::query::Query;
 use crate::http::{State, insert};
+use crate::service::manifests::FoundManifest;
 use crate::store::Page;
 use crate::store::records::ManifestRecord;
 
@@ -71,6 +73,10 @@ pub(super) async fn referrers(
         .filter(|wanted| !wanted.is_empty());
     let mut after = query.page()?.after;
     let mut descriptors = Vec::new();
+    if after.is_none() {
+        let in_memory = first_asked(state, repository, subject, filter).await;
+        descriptors.extend(in_memory.map(|maps| descriptor(&maps.digest, &maps.record)));
+    }
     let mut bytes = 0;
     let mut is_complete = false;
     while bytes < REFERRERS_BYTES && !is_complete {
@@ -107,6 +113,21 @@ pub(super) async fn referrers(
         response.headers_mut().insert(FILTERS_APPLIED, applied);
     }
     Ok(response)
+}
+
+/// What is done before the first page of a list of referrers. Gives what no index lists.
+async fn first_asked(
+    state: &State,
+    repository: &Repository,
+    subject: &Digest,
+    filter: Option<&str>,
+) -> Option<FoundManifest> {
+    let registry = &state.registry;
+    registry.bring_referrers(repository, subject).await;
+    if filter.is_some_and(|wanted| wanted != CHUNK_MAPS) {
+        return None;
+    }
+    registry.offer_chunk_maps(repository, subject).await
 }
 
 fn referrers_link(

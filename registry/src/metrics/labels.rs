@@ -145,6 +145,18 @@ label! {
 }
 
 label! {
+    /// Where the bytes came from that a chunk map was made of.
+    MapSource {
+        /// An upload, as it streamed in.
+        Upload = "upload",
+        /// An upstream, as a mirrored blob came in.
+        Fill = "fill",
+        /// The stored blob, which was read for it.
+        Read = "read",
+    }
+}
+
+label! {
     /// How a collection ended.
     CollectionOutcome {
         /// Went through.
@@ -181,6 +193,12 @@ pub(super) struct UploadLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct FaultLabels {
     pub(super) part: Fault,
+}
+
+/// The label of a chunk map.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MapLabels {
+    pub(super) source: MapSource,
 }
 
 /// The label of a collection.

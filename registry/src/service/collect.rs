@@ -11,6 +11,7 @@
 //! that could not be read, a clock that jumped, a share of all blobs that nobody would mean.
 
 pub(crate) mod guard;
+mod maps;
 pub(crate) mod report;
 mod standing;
 mod survey;

@@ -30,7 +30,7 @@ use crate::service::{Registry, detached};
 use crate::store::Page;
 use crate::store::paging::each;
 use crate::store::records::{Derivation, ManifestRecord};
-use memory::Recent;
+pub(super) use memory::Recent;
 
 /// Derivations at once: each may hold the header of a GGUF file in memory.
 const AT_ONCE: usize = 4;
@@ -42,8 +42,8 @@ const SHELF_BYTES: usize = 16 * 1024 * 1024;
 /// which comes to the same bytes.
 const REFERRERS: usize = 10_000;
 
-/// Which manifest of which repository, and in what dialect.
-type Wish = (Repository, Digest, Dialect);
+/// Which manifest of which repository, and in what dialect; [`Dialect::Other`] is for its chunk maps.
+pub(super) type Wish = (Repository, Digest, Dialect);
 
 /// What is in memory of derived manifests.
 #[derive(Debug)]
@@ -203,7 +203,7 @@ impl Registry {
 
     /// Stores what was derived, or keeps it in memory where nothing may be written, or can be: a
     /// pull must not fail for want of room.
-    async fn keep(&self, wish: &Wish, derived: Derived) -> Result<FoundManifest, Error> {
+    pub(super) async fn keep(&self, wish: &Wish, derived: Derived) -> Result<FoundManifest, Error> {
         let (repository, source, dialect) = wish;
         let digest = derived.manifest.digest;
         let derivation = Derivation {
@@ -228,7 +228,7 @@ impl Registry {
     }
 
     /// What was derived for this wish, if it is still there.
-    async fn derived_before(&self, wish: &Wish) -> Result<Option<FoundManifest>, Error> {
+    pub(super) async fn derived_before(&self, wish: &Wish) -> Result<Option<FoundManifest>, Error> {
         let (repository, source, dialect) = wish;
         if let Some(digest) = self.dialects.known.get(wish) {
             if let Some(record) = self.index.manifest(repository, &digest).await? {

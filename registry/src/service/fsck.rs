@@ -5,6 +5,7 @@
 //! under its locks before it is told, since a change under way looks wrong too.
 
 mod contents;
+mod maps;
 pub(crate) mod report;
 mod repositories;
 

@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use crate::config::GgufPolicy;
 use crate::error::Error;
+use crate::metrics::labels::MapSource;
+use crate::service::chunk_maps::Cutting;
 use crate::service::gate::Gate;
 use crate::service::{Registry, detached};
 use crate::store::UploadSession;
@@ -40,11 +42,12 @@ impl<S> Body for S where
 {
 }
 
-/// A session that a request is writing to, and the gate before it.
+/// A session that a request is writing to, the gate before it, and the cutting beside it.
 struct Incoming {
     id: Uuid,
     session: Box<dyn UploadSession>,
     gate: Option<Gate>,
+    cutting: Option<Cutting>,
     /// Whether what the gate finds bad is refused.
     refuses: bool,
 }
@@ -57,6 +60,9 @@ impl Incoming {
             && self.refuses
         {
             return Err(Error::GgufRefused { reason });
+        }
+        if let Some(cutting) = &mut self.cutting {
+            cutting.push(&piece).await;
         }
         self.session.write(piece).await
     }
@@ -103,7 +109,7 @@ impl Registry {
         match self.receive(&mut incoming, range, body).await {
             Ok(()) => {
                 let offset = incoming.session.settle().await?;
-                self.keep_gate(incoming);
+                self.keep_onlookers(incoming);
                 Ok(offset)
             }
             Err(error) => Err(self.leave(incoming, error).await),
@@ -131,17 +137,24 @@ impl Registry {
             Ok(passed) => passed,
             Err(error) => return Err(self.leave(incoming, error).await),
         };
-        let session = incoming.session;
+        let Incoming {
+            session, cutting, ..
+        } = incoming;
         let registry = Arc::clone(self);
         let repository = repository.clone();
         detached(async move {
             // One lock from commit to link: content that nobody holds yet is not collected.
             let mut lock = registry.lock_content(&digest).await?;
-            let size = session.commit(digest).await?;
+            let cut = async { cutting?.finish(digest).await };
+            let (size, map) = tokio::join!(session.commit(digest), cut);
+            let size = size?;
             let record = BlobRecord::new(size).annotated(passed.annotations);
             registry
                 .link_record(lock.as_mut(), &repository, &digest, record)
                 .await?;
+            if let Some(map) = map.filter(|map| map.size() == size) {
+                registry.keep_map(&map, MapSource::Upload).await;
+            }
             Ok(passed.warning)
         })
         .await
@@ -155,6 +168,9 @@ impl Registry {
     ) -> Result<(), Error> {
         let session = self.uploads.claim(repository, id).await?;
         self.gates.forget(id);
+        if let Some(cuttings) = self.chunk_maps.cuttings() {
+            cuttings.forget(id);
+        }
         detached(session.cancel()).await
     }
 
@@ -173,14 +189,21 @@ impl Registry {
             id,
             refuses: self.gates.policy(repository) == GgufPolicy::Refuse,
             gate: self.gates.enter(repository, id, offset),
+            cutting: self
+                .chunk_maps
+                .cuttings()
+                .and_then(|cuttings| cuttings.enter(id, offset)),
             session,
         })
     }
 
-    /// Keeps what the gate has seen of a session that goes on with another request.
-    fn keep_gate(&self, incoming: Incoming) {
+    /// Keeps what was seen of a session that goes on with another request.
+    fn keep_onlookers(&self, incoming: Incoming) {
         if let Some(gate) = incoming.gate {
             self.gates.keep(incoming.id, gate);
+        }
+        if let Some((cutting, cuttings)) = incoming.cutting.zip(self.chunk_maps.cuttings()) {
+            cuttings.keep(incoming.id, cutting);
         }
     }
 
@@ -232,7 +255,7 @@ impl Registry {
             Error::ChunkLength { .. } => incoming.session.rewind().await,
             Error::BodyCutOff { .. } => {
                 let settled = incoming.session.settle().await.map(drop);
-                self.keep_gate(incoming);
+                self.keep_onlookers(incoming);
                 settled
             }
             _ => Ok(()),

@@ -19,13 +19,15 @@ use uuid::Uuid;
 use crate::config::Bucket;
 use crate::error::Error;
 use crate::store::object::{ObjectStore, Objects, connect, honours_conditions};
-use crate::store::{BlobContent, BlobStore, UploadStore};
+use crate::store::{BlobContent, BlobStore, MapStore, UploadStore};
 
-/// Both halves of a store.
+/// The parts of a store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Store<'a> {
     /// Committed content.
     pub(crate) blobs: &'a dyn BlobStore,
+    /// The chunk maps of committed content.
+    pub(crate) maps: &'a dyn MapStore,
     /// Content on its way in.
     pub(crate) uploads: &'a dyn UploadStore,
 }
@@ -41,6 +43,7 @@ pub async fn verify_bucket(bucket: &Bucket) {
     let store = ObjectStore::new(objects.clone(), Uuid::new_v4(), Arc::default(), 100);
     verify(Store {
         blobs: &store,
+        maps: &store,
         uploads: &store,
     })
     .await;
@@ -95,6 +98,7 @@ pub(crate) async fn verify(store: Store<'_>) {
     one_request_at_a_time_has_the_session(store).await;
     equal_content_is_stored_once(store).await;
     blobs_are_listed_removed_and_quarantined(store).await;
+    a_chunk_map_lies_beside_its_blob_and_goes_with_it(store).await;
     an_idle_session_expires_and_a_busy_one_does_not(store).await;
     store.blobs.check().await.unwrap();
 }
@@ -385,6 +389,34 @@ async fn blobs_are_listed_removed_and_quarantined(store: Store<'_>) {
         assert_eq!(store.push(&noise(length, 17)).await, aside);
         assert!(store.read_whole(&aside).await == Some(noise(length, 17)));
     }
+}
+
+async fn a_chunk_map_lies_beside_its_blob_and_goes_with_it(store: Store<'_>) {
+    let [forgotten, removed, aside] = [
+        store.push(&noise(2_000_000, 21)).await,
+        store.push(&noise(2_000_000, 22)).await,
+        store.push(&noise(9_100_000, 23)).await,
+    ];
+    store.maps.forget_map(&removed).await.unwrap();
+    for blob in [forgotten, removed, aside] {
+        assert_eq!(store.maps.map(&blob).await.unwrap(), None);
+        for map in ["first", "second"] {
+            store.maps.keep_map(&blob, map.into()).await.unwrap();
+            assert_eq!(store.maps.map(&blob).await.unwrap(), Some(map.into()));
+        }
+    }
+    let mut mapped: Vec<_> = store.maps.mapped().try_collect().await.unwrap();
+    mapped.sort_by_key(Digest::to_string);
+    let mut all = vec![forgotten, removed, aside];
+    all.sort_by_key(Digest::to_string);
+    assert_eq!(mapped, all);
+    store.maps.forget_map(&forgotten).await.unwrap();
+    assert!(store.blobs.stat(&forgotten).await.unwrap().is_some());
+    assert!(store.blobs.remove(&removed).await.unwrap());
+    store.blobs.quarantine(&aside).await.unwrap();
+    let left: Vec<Digest> = store.maps.mapped().try_collect().await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(store.blobs.remove(&forgotten).await.unwrap());
 }
 
 async fn an_idle_session_expires_and_a_busy_one_does_not(store: Store<'_>) {

@@ -6,6 +6,7 @@
 //!   instance                                which registry this is, where several may meet in a bucket
 //!   blobs/sha256/<hex>                      complete, verified content: layers, configs, manifests
 //!   blobs/sha512/<hex>
+//!   maps/<algorithm>/<hex>                  the chunk map of the blob with this digest, made again if lost
 //!   uploads/<uuid>/data                     an upload session: the bytes that have arrived
 //!   uploads/<uuid>/state                    ... and the last offset known to be on disk
 //!   temporary/<uuid>                        small content on its way into blobs/
@@ -59,6 +60,16 @@ impl DataFolder {
     /// One blob.
     pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
         self.blobs(digest.algorithm()).join(digest.hex())
+    }
+
+    /// The folder of the chunk maps of all blobs of one algorithm.
+    pub(crate) fn maps(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("maps").join(algorithm.as_str())
+    }
+
+    /// The chunk map of one blob.
+    pub(crate) fn map(&self, blob: &Digest) -> PathBuf {
+        self.maps(blob.algorithm()).join(blob.hex())
     }
 
     /// The folder of all upload sessions.

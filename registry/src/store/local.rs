@@ -6,6 +6,7 @@
 mod blobs;
 mod disk;
 mod ingest;
+mod maps;
 mod session;
 mod state;
 
@@ -78,7 +79,11 @@ impl LocalStore {
         }
         let mut folders = vec![temporary, folder.uploads()];
         for algorithm in Algorithm::ALL {
-            folders.extend([folder.blobs(algorithm), folder.quarantine(algorithm)]);
+            folders.extend([
+                folder.blobs(algorithm),
+                folder.maps(algorithm),
+                folder.quarantine(algorithm),
+            ]);
         }
         for path in folders {
             fs::create_dir_all(&path).map_err(Error::storage("create", &path))?;
@@ -317,6 +322,7 @@ mod tests {
         let store = LocalStore::open(DataFolder::new(folder.path()), 100).unwrap();
         verify(Store {
             blobs: &store,
+            maps: &store,
             uploads: &store,
         })
         .await;

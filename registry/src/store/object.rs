@@ -6,6 +6,7 @@
 //! data/<uuid>                       the content of one upload, under a name of its own
 //! blobs/<algorithm>/<hex>           a pointer: { "data": uuid, "size": n }, or small content itself.
 //!                                   The commit point: a blob exists when its pointer does
+//! maps/<algorithm>/<hex>            the chunk map of a blob
 //! quarantine/<algorithm>/<hex>      the pointer of content that was found corrupt
 //! uploads/<uuid>/state              an upload session: saved hash, parts done, who is writing to it
 //! uploads/<uuid>/tail-<uuid>        ... its bytes after the last whole part, between two requests
@@ -26,6 +27,7 @@ mod blobs;
 mod connect;
 mod content;
 mod discard;
+mod maps;
 mod objects;
 mod owner;
 mod parts;
@@ -143,6 +145,7 @@ mod tests {
         let store = ObjectStore::new(objects, Uuid::new_v4(), Arc::default(), 100);
         verify(Store {
             blobs: &store,
+            maps: &store,
             uploads: &store,
         })
         .await;

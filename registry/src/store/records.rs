@@ -70,7 +70,7 @@ pub struct ManifestRecord {
 pub struct Derivation {
     /// The manifest that was pushed.
     pub from: Digest,
-    /// The dialect it was turned into.
+    /// The dialect it was turned into; [`Dialect::Other`] for the chunk maps of its blobs.
     pub dialect: Dialect,
 }
 

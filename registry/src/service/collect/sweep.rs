@@ -39,7 +39,7 @@ impl Run<'_> {
                 break;
             }
         }
-        Ok(())
+        self.sweep_maps(turn).await
     }
 
     async fn sweep_leases(

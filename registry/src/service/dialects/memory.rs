@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 /// Values that were inserted or asked for lately. When the young generation has reached the budget
 /// it becomes the old one, and what nobody asked for since the last time goes.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
+pub(in crate::service) struct Recent<K, V> {
     budget: usize,
     generations: Mutex<Generations<K, V>>,
 }
@@ -21,7 +21,7 @@ struct Generations<K, V> {
 
 impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
     /// For values that cost at most `budget` together, twice.
-    pub(super) fn new(budget: usize) -> Self {
+    pub(in crate::service) fn new(budget: usize) -> Self {
         Self {
             budget,
             generations: Mutex::new(Generations {
@@ -33,7 +33,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
     }
 
     /// The value, if it is still here.
-    pub(super) fn get(&self, key: &K) -> Option<V> {
+    pub(in crate::service) fn get(&self, key: &K) -> Option<V> {
         let mut generations = self.lock();
         if let Some((value, _)) = generations.young.get(key) {
             return Some(value.clone());
@@ -44,7 +44,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
     }
 
     /// Keeps a value; one that costs more than all may is not kept.
-    pub(super) fn insert(&self, key: K, value: V, cost: usize) {
+    pub(in crate::service) fn insert(&self, key: K, value: V, cost: usize) {
         if cost <= self.budget {
             self.lock().insert(key, value, cost, self.budget);
         }

@@ -22,10 +22,11 @@ pub(super) fn record_of(
     let manifest =
         Manifest::parse(raw, Some(derived.manifest.media_type)).map_err(Error::ManifestInvalid)?;
     let mut record = ManifestRecord::of(&manifest);
-    let from = derivation.from.to_string();
-    record
-        .annotations
-        .insert(hayloft::DERIVED_FROM.to_owned(), from);
+    if record.subject.is_none() {
+        let from = derivation.from.to_string();
+        let annotations = &mut record.annotations;
+        annotations.insert(hayloft::DERIVED_FROM.to_owned(), from);
+    }
     record.subject = Some(derivation.from);
     record.derived = Some(Box::new(derivation));
     Ok(record)

@@ -1,14 +1,14 @@
 //! The third pass: all content against its digests, no faster than asked.
 
-use std::time::Duration;
-
+use artifact::chunk_map::MIN_MAPPED_BYTES;
 use artifact::{Digest, Digester};
 use futures::StreamExt;
-use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::service::fsck::Check;
+use crate::service::fsck::maps::MapState;
 use crate::service::fsck::report::{Finding, FsckEvent};
+use crate::service::pace::Pace;
 
 /// How content stands.
 enum Verdict {
@@ -24,8 +24,13 @@ impl Check<'_> {
         let mut stored = self.registry.blobs.list();
         while let Some(blob) = stored.next().await {
             let blob = blob?;
-            match self.hash(&blob.digest, &pace).await? {
-                Verdict::Right => {}
+            let mut map = match blob.size {
+                MIN_MAPPED_BYTES.. => self.registry.map_state(&blob).await?,
+                _ => MapState::Absent,
+            };
+            match self.hash(&blob.digest, &pace, &mut map).await? {
+                Verdict::Right => self.check_map(&blob.digest, map).await?,
+                // Its map goes with it.
                 Verdict::Wrong(finding) => self.found_wrong(blob.digest, finding).await?,
             }
             if !self.registry.index.is_held(&blob.digest).await? {
@@ -48,7 +53,9 @@ impl Check<'_> {
         let _lock = self.registry.lock_content(&digest).await?;
         // Read once more: it may have been pushed again since.
         let bytes = self.summary.bytes;
-        let verdict = self.hash(&digest, &Pace::new(None, bytes)).await?;
+        let verdict = self
+            .hash(&digest, &Pace::new(None, bytes), &mut MapState::Absent)
+            .await?;
         self.summary.bytes = bytes;
         if matches!(verdict, Verdict::Wrong(_)) {
             self.registry.blobs.quarantine(&digest).await?;
@@ -69,8 +76,13 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Reads content and compares size and digest.
-    async fn hash(&mut self, digest: &Digest, pace: &Pace) -> Result<Verdict, Error> {
+    /// Reads content and compares size and digest, and its chunks with their map.
+    async fn hash(
+        &mut self,
+        digest: &Digest,
+        pace: &Pace,
+        map: &mut MapState,
+    ) -> Result<Verdict, Error> {
         let unreadable = |error: &Error| {
             Verdict::Wrong(Finding::Unreadable {
                 digest: *digest,
@@ -87,7 +99,8 @@ impl Check<'_> {
             Ok(pieces) => pieces,
             Err(error) => return Ok(unreadable(&error)),
         };
-        let mut digester = Digester::new(digest.algorithm());
+        let map_state = std::mem::replace(map, MapState::Absent);
+        let mut reading = (Digester::new(digest.algorithm()), map_state);
         while let Some(piece) = pieces.next().await {
             let piece = match piece {
                 Ok(piece) => piece,
@@ -95,13 +108,16 @@ impl Check<'_> {
             };
             self.summary.bytes += piece.len() as u64;
             let hashed = tokio::task::spawn_blocking(move || {
-                digester.update(&piece);
-                digester
+                reading.0.update(&piece);
+                reading.1.update(&piece);
+                reading
             });
-            digester = hashed.await.map_err(Error::Task)?;
+            reading = hashed.await.map_err(Error::Task)?;
             pace.keep(self.summary.bytes).await;
             self.report().await;
         }
+        let (digester, map_state) = reading;
+        *map = map_state;
         let actual = digester.finish();
         let expected = self.expected_size(digest).await?.unwrap_or(size);
         Ok(if size != expected {
@@ -128,32 +144,5 @@ impl Check<'_> {
             return Ok(None);
         };
         Ok(index.blob(&holder, digest).await?.map(|record| record.size))
-    }
-}
-
-/// Waits so that no more bytes pass in a second than asked.
-struct Pace {
-    rate: Option<u64>,
-    from: u64,
-    start: Instant,
-}
-
-impl Pace {
-    /// `from` bytes have passed before.
-    fn new(rate: Option<u64>, from: u64) -> Self {
-        let start = Instant::now();
-        Self { rate, from, start }
-    }
-
-    /// Waits until `bytes` may have passed.
-    async fn keep(&self, bytes: u64) {
-        let Some(rate) = self.rate else { return };
-        let passed = bytes.saturating_sub(self.from);
-        let millis = u128::from(passed) * 1000 / u128::from(rate.max(1));
-        let due = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-        // Beyond what the clock can count there is nobody left to wait.
-        if let Some(due) = self.start.checked_add(due) {
-            tokio::time::sleep_until(due).await;
-        }
     }
 }

@@ -91,6 +91,13 @@ pub enum Finding {
         /// Its key.
         key: String,
     },
+    /// The chunk map beside content is damaged, or of other content. It is made again when it is gone.
+    DamagedMap {
+        /// The digest of the content.
+        digest: Digest,
+        /// What is wrong with its map.
+        reason: String,
+    },
     /// Content that no repository holds. The collection takes it; nothing is wrong.
     Orphaned {
         /// Its digest.
@@ -150,6 +157,9 @@ impl fmt::Display for Finding {
             Self::NotIndexed { key } => write!(f, "record {key} is not in the index"),
             Self::StaleIndex { key } => write!(f, "the index differs from record {key}"),
             Self::NoRecord { key } => write!(f, "the index holds {key}, which has no record"),
+            Self::DamagedMap { digest, reason } => {
+                write!(f, "the chunk map of content {digest} is wrong: {reason}")
+            }
             Self::Orphaned { digest, size } => {
                 write!(f, "content {digest} of {size} bytes is in no repository")
             }
@@ -187,6 +197,11 @@ pub enum FsckEvent {
         /// Its digest.
         digest: Digest,
     },
+    /// A damaged chunk map was removed.
+    MapRemoved {
+        /// The digest of its content.
+        digest: Digest,
+    },
     /// It is done.
     Done {
         /// The sum.
@@ -218,6 +233,6 @@ pub struct FsckSummary {
     pub faults: u64,
     /// Contents that no repository holds, which is not wrong.
     pub orphaned: u64,
-    /// Contents that were moved aside.
+    /// Contents that were moved aside; not the chunk maps that were removed.
     pub quarantined: u64,
 }

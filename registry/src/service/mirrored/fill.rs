@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use artifact::chunk_map::ChunkMap;
 use artifact::client::partial::ChunkState;
 use artifact::client::{BlobSource, Origin, RetryPolicy};
 use artifact::{Digest, Repository};
@@ -11,6 +12,7 @@ use tokio::io::AsyncReadExt;
 use tracing::Instrument;
 
 use crate::error::Error;
+use crate::metrics::labels::MapSource;
 use crate::mirror::fill::files::{FillFiles, FillNote};
 use crate::mirror::fill::{Candidate, Fill, Phase, download};
 use crate::service::blobs::unknown;
@@ -195,7 +197,12 @@ impl Registry {
         }
         let (registry, fill) = (Arc::clone(self), Arc::clone(fill));
         let owner = repository.clone();
-        detached(async move { registry.adopt_fill(&fill, &owner, passed).await }).await?;
+        let map = finished.map;
+        let adopting = async move {
+            let map = map.as_deref();
+            registry.adopt_fill(&fill, &owner, passed, map).await
+        };
+        detached(adopting).await?;
         tracing::info!(
             blob.digest = %digest,
             bytes = expected.size,
@@ -205,12 +212,14 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes the verified bytes of a fill a blob, and links it.
+    /// Makes the verified bytes of a fill a blob, and links it, with the chunk map that was made of
+    /// them on the way.
     async fn adopt_fill(
         &self,
         fill: &Fill,
         repository: &Repository,
         passed: Passed,
+        map: Option<&ChunkMap>,
     ) -> Result<(), Error> {
         let mirror = self.mirror().ok_or(Error::Closing)?;
         let (digest, size) = (fill.digest(), fill.size());
@@ -222,6 +231,9 @@ impl Registry {
         let record = BlobRecord::new(size).annotated(passed.annotations);
         self.link_record(lock.as_mut(), repository, &digest, record)
             .await?;
+        if let Some(map) = map {
+            self.keep_map(map, MapSource::Fill).await;
+        }
         let forget = move |files: &FillFiles| files.forget(&digest);
         mirror.fills.with_files(forget).await
     }

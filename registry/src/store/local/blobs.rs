@@ -130,10 +130,13 @@ impl BlobStore for LocalStore {
     fn remove<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, Error>> {
         let path = self.folder.blob(digest);
         let folder = self.folder.blobs(digest.algorithm());
-        self.durably(move || match fs::remove_file(&path) {
-            Ok(()) => sync_folder(&folder).map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::storage("remove", path)(error)),
+        let map = self.folder.map(digest);
+        self.durably(move || {
+            remove_if_present(&map)?;
+            if !remove_if_present(&path)? {
+                return Ok(false);
+            }
+            sync_folder(&folder).map(|()| true)
         })
         .boxed()
     }
@@ -161,11 +164,15 @@ impl BlobStore for LocalStore {
         let aside = self.folder.quarantine(digest.algorithm());
         let visible = self.folder.blobs(digest.algorithm());
         let target = aside.join(digest.hex());
-        self.durably(move || match fs::rename(&path, &target) {
-            // The new name first: after a power cut the content may have both, but never none.
-            Ok(()) => sync_folder(&aside).and_then(|()| sync_folder(&visible)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(Error::storage("quarantine", path)(error)),
+        let map = self.folder.map(digest);
+        self.durably(move || {
+            remove_if_present(&map)?;
+            match fs::rename(&path, &target) {
+                // The new name first: after a power cut the content may have both, but never none.
+                Ok(()) => sync_folder(&aside).and_then(|()| sync_folder(&visible)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(Error::storage("quarantine", path)(error)),
+            }
         })
         .boxed()
     }
@@ -248,7 +255,16 @@ fn open_if_present(path: &Path) -> Result<Option<File>, Error> {
     }
 }
 
-fn read_if_present(path: &Path) -> Result<Option<Bytes>, Error> {
+/// Removes a file; `false` when there was none.
+pub(super) fn remove_if_present(path: &Path) -> Result<bool, Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::storage("remove", path)(error)),
+    }
+}
+
+pub(super) fn read_if_present(path: &Path) -> Result<Option<Bytes>, Error> {
     let Some(mut file) = open_if_present(path)? else {
         return Ok(None);
     };

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
 use artifact::Digest;
+use artifact::chunk_map::MIN_MAPPED_BYTES;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -18,7 +19,7 @@ use crate::error::Error;
 use crate::store::object::content::{Data, Inline};
 use crate::store::object::objects::Objects;
 use crate::store::object::pointer::{self, Place, Pointer};
-use crate::store::object::{Inner, ObjectStore, data_key, discard};
+use crate::store::object::{Inner, ObjectStore, data_key, discard, maps};
 use crate::store::{BlobContent, BlobStore, OpenBlob, RemoteContent, StoredBlob};
 
 /// Pointers that a listing reads at once.
@@ -115,6 +116,9 @@ impl BlobStore for ObjectStore {
                 return Ok(false);
             };
             let key = pointer::key(digest);
+            if pointer.size >= MIN_MAPPED_BYTES {
+                objects.delete(&maps::key(digest)).await?;
+            }
             match pointer.place {
                 Place::Content(_) => objects.delete(&key).await?,
                 Place::Data(id) => {
@@ -155,6 +159,7 @@ impl BlobStore for ObjectStore {
             let Some((json, _)) = objects.get(&key).await? else {
                 return Ok(());
             };
+            objects.delete(&maps::key(digest)).await?;
             let aside = format!("quarantine/{}/{}", digest.algorithm(), digest.hex());
             objects.put(&aside, json).await?;
             objects.delete(&key).await

@@ -26,13 +26,14 @@ use crate::service::Registry;
 use crate::service::collect::Collector;
 use crate::service::collect::guard::Uptime;
 use crate::service::manifests::{ManifestReference, NewManifest};
+use crate::storage::Stores;
 use crate::store::index::Answer;
 use crate::store::key::RecordKey;
 use crate::store::memory::MemoryIndex;
 use crate::store::records::{BlobRecord, Entry, LeaseRecord, ManifestRecord, Records, TagRecord};
 use crate::store::{
-    BlobStore, Change, IndexLock, LockKey, Mark, MetadataIndex, OpenBlob, Page, StoredBlob,
-    UploadSession, UploadStore,
+    BlobStore, Change, IndexLock, LockKey, MapStore, Mark, MetadataIndex, OpenBlob, Page,
+    StoredBlob, UploadSession, UploadStore,
 };
 
 /// The time, as the test sets it: what the clock says, and what has really passed.
@@ -103,13 +104,13 @@ impl World {
         let time = clock.clone();
         let uptime = Uptime::counted_by(move || time.passed());
         let collector = Collector::new(&Config::default(), Metrics::new()).unwrap();
-        let registry = Registry::new(
+        let stores = Stores::of(
+            Arc::new(blobs.clone()),
             Arc::new(blobs.clone()),
             Arc::new(NoUploads),
             Records::open_bucket(Arc::new(InMemory::new())),
-            Arc::new(paced),
-            None,
         );
+        let registry = Registry::new(stores, Arc::new(paced), None);
         Self {
             registry: Arc::new(registry.with_collector(collector.with_uptime(uptime))),
             index,
@@ -188,6 +189,25 @@ impl MemoryBlobs {
     async fn stepped<T>(&self, work: impl FnOnce(&mut BTreeMap<Digest, Bytes>) -> T) -> T {
         step().await;
         work(&mut self.blobs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// It keeps none.
+impl MapStore for MemoryBlobs {
+    fn map<'a>(&'a self, _blob: &'a Digest) -> BoxFuture<'a, Result<Option<Bytes>, Error>> {
+        futures::future::ready(Ok(None)).boxed()
+    }
+
+    fn keep_map<'a>(&'a self, _blob: &'a Digest, _map: Bytes) -> BoxFuture<'a, Result<(), Error>> {
+        futures::future::ready(Ok(())).boxed()
+    }
+
+    fn forget_map<'a>(&'a self, _blob: &'a Digest) -> BoxFuture<'a, Result<(), Error>> {
+        futures::future::ready(Ok(())).boxed()
+    }
+
+    fn mapped(&self) -> BoxStream<'_, Result<Digest, Error>> {
+        stream::empty().boxed()
     }
 }
 

@@ -163,14 +163,14 @@ async fn a_running_ollama_follows_what_is_removed_and_updated_in_the_cache() {
     let url = format!("http://{}", ollama.address());
     assert_eq!(listed(&url).await, [one.clone(), two.clone()]);
     let _ = hayloft(&["rm", &one, "--agent", &agent.url()]).succeeded();
-    assert_eq!(listed(&url).await, [two.clone()]);
+    assert_eq!(listed(&url).await, std::slice::from_ref(&two));
     let folder = scratch();
     std::fs::copy(fixture("hay-tiny-q8_0.gguf"), folder.path().join("m.gguf")).unwrap();
     let modelfile = "FROM ./m.gguf\nSYSTEM You are changed.\n";
     std::fs::write(folder.path().join("Modelfile"), modelfile).unwrap();
     let _ = hayloft(&["push", folder.path().to_str().unwrap(), &two]).succeeded();
     pull(&two);
-    assert_eq!(listed(&url).await, [two.clone()]);
+    assert_eq!(listed(&url).await, std::slice::from_ref(&two));
     let shown = post(&format!("{url}/api/show"), &json!({ "model": two })).await;
     assert_eq!(shown["system"], "You are changed.");
 }

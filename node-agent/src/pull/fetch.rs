@@ -8,6 +8,7 @@
 //!    └─ limit   how many connections it gets
 //! ```
 
+mod active;
 mod attempt;
 mod hosts;
 mod lane;
@@ -18,7 +19,6 @@ mod transfer;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use artifact::ChunkMap;
 use artifact::Digest;
@@ -33,6 +33,7 @@ use crate::cache::maps::{self, LocalChunk};
 use crate::error::Error;
 use crate::metrics::{Source, Verified};
 use crate::pull::single_flight::{Phase, Report};
+use active::Track;
 use attempt::Attempt;
 pub(crate) use hosts::Hosts;
 pub(crate) use lane::Place;
@@ -274,7 +275,7 @@ impl Fetch {
             mode: Mode::Whole,
             sink: pipeline.sink(),
             pace: self.manners.pace.clone(),
-            position: Arc::new(AtomicU64::new(start)),
+            track: Arc::new(Track::at(start)),
             began: Arc::new(Notify::new()),
         };
         let (settled, failure) = attempt.run().await.ok_or_else(stopped)?;

@@ -174,7 +174,11 @@ impl Environment {
         };
         let value = self.proxy("NO_PROXY").map_or("", |(_, value)| value);
         let missing = |names: &[&str]| -> Vec<String> {
-            let outside = names.iter().filter(|name| !is_excepted(value, name));
+            // A star is meant for addresses too, and other programs take it so.
+            let all = value.trim() == "*";
+            let outside = names
+                .iter()
+                .filter(|name| !all && !is_excepted(value, name));
             outside.map(|name| (*name).to_owned()).collect()
         };
         let local = missing(&LOCAL);
@@ -310,11 +314,14 @@ mod tests {
     #[test]
     fn files_that_are_not_there_and_tokens_that_differ_are_told() {
         let said = told(&[
-            ("SSL_CERT_FILE", "/nonexistent"),
+            ("SSL_CERT_FILE", "/dev/null/absent"),
             ("HF_TOKEN", "geheim-a"),
             ("HUGGING_FACE_HUB_TOKEN", "geheim-b"),
         ]);
-        assert!(said.contains("SSL_CERT_FILE names /nonexistent"), "{said}");
+        assert!(
+            said.contains("SSL_CERT_FILE names /dev/null/absent"),
+            "{said}"
+        );
         assert!(
             said.contains("differ") && !said.contains("geheim"),
             "{said}"

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use artifact::client::fetch::Mode;
 use artifact::client::partial::{Settled, Sink};
 use artifact::client::{self, BlobSource};
 use tokio::sync::Notify;
 
+use crate::pull::fetch::active::Track;
 use crate::pull::fetch::pace::Pace;
 
 /// Asks one place once for some bytes.
@@ -21,8 +21,7 @@ pub(super) struct Attempt {
     pub(super) mode: Mode,
     pub(super) sink: Sink,
     pub(super) pace: Pace,
-    /// Where the next bytes belong: all before them were put.
-    pub(super) position: Arc<AtomicU64>,
+    pub(super) track: Arc<Track>,
     /// Told at the first bytes.
     pub(super) began: Arc<Notify>,
 }
@@ -49,13 +48,13 @@ impl Attempt {
                 Err(error) => return Some(Some(error)),
             };
             let length = bytes.len();
+            self.track.hold();
             self.sink.put(offset, bytes).await.ok()?;
-            self.position
-                .store(offset + length as u64, Ordering::Relaxed);
+            self.pace.take(length).await;
+            self.track.go_on(offset + length as u64);
             if std::mem::take(&mut is_first) {
                 self.began.notify_one();
             }
-            self.pace.take(length).await;
         }
     }
 }

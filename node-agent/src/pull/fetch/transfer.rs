@@ -4,14 +4,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use artifact::client::RetryPolicy;
 use artifact::client::fetch::Mode;
 use artifact::client::partial::{Settled, Sink};
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::Instrument;
 
@@ -19,6 +18,7 @@ use crate::cache::ingest::stopped;
 use crate::cache::maps::LocalChunk;
 use crate::error::Error;
 use crate::metrics::{Metrics, Verified};
+use crate::pull::fetch::active::{Active, Track};
 use crate::pull::fetch::attempt::{Attempt, Outcome};
 use crate::pull::fetch::hosts::Hosts;
 use crate::pull::fetch::lane::{Lane, Place, Service};
@@ -26,12 +26,6 @@ use crate::pull::fetch::pace::Pace;
 
 /// How often the transfer looks around without a reason.
 const TICK: Duration = Duration::from_millis(100);
-/// A request that takes longer than this, and that is slow beside the others, gets a rival.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How much slower than the others it must be.
-const SLOW: f64 = 3.0;
-/// Bytes that make a request worth it, though it failed; a quarter of a small one is enough.
-const PROGRESS_BYTES: u64 = 1024 * 1024;
 /// Times that a chunk may be wrong before its hash is taken to be.
 const MOST_WRONG: usize = 2;
 
@@ -60,44 +54,6 @@ pub(super) enum End {
 struct Wanted {
     range: Range<u64>,
     not_from: Option<usize>,
-}
-
-/// A request that is under way.
-#[derive(Debug)]
-struct Active {
-    /// None for chunks that are copied on this node.
-    lane: Option<usize>,
-    /// Its bytes; of copies only their count.
-    range: Range<u64>,
-    position: Arc<AtomicU64>,
-    /// The position when the lane was last told.
-    told: u64,
-    began: Instant,
-    /// When the last bytes came.
-    moved: Instant,
-    /// The request for the same bytes.
-    rival: Option<Id>,
-    abort: AbortHandle,
-}
-
-impl Active {
-    fn position(&self) -> u64 {
-        self.position.load(Ordering::Relaxed)
-    }
-
-    /// Whether it brought enough not to count as a failure after one.
-    fn was_worth_it(&self) -> bool {
-        let asked = self.range.end - self.range.start;
-        let came = self.position().saturating_sub(self.range.start);
-        came >= PROGRESS_BYTES.min(asked.div_ceil(4))
-    }
-
-    /// Bytes a second since it began.
-    fn rate(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "a rate, not a count")]
-        let bytes = self.position().saturating_sub(self.range.start) as f64;
-        bytes / self.began.elapsed().as_secs_f64().max(0.001)
-    }
 }
 
 /// All requests for one blob.
@@ -171,7 +127,7 @@ impl Transfer {
             Some((all, None))
         };
         let abort = self.tasks.spawn(work.in_current_span());
-        self.enlist(None, 0..bytes, Arc::default(), abort);
+        self.enlist(Active::new(None, 0..bytes, Arc::default(), abort));
     }
 
     /// Brings everything in by ranges. Gives `false` when nobody serves ranges and somebody the
@@ -247,7 +203,7 @@ impl Transfer {
     fn request(&mut self, number: usize, range: Range<u64>, settles: Range<u64>) -> Id {
         let lane = &mut self.lanes[number];
         lane.busy += 1;
-        let position = Arc::new(AtomicU64::new(range.start));
+        let track = Arc::new(Track::at(range.start));
         let attempt = Attempt {
             source: lane.place.source.clone(),
             range: range.clone(),
@@ -255,31 +211,15 @@ impl Transfer {
             mode: Mode::Ranges,
             sink: self.sink.clone(),
             pace: self.manners.pace.clone(),
-            position: Arc::clone(&position),
+            track: Arc::clone(&track),
             began: Arc::clone(&self.began),
         };
         let abort = self.tasks.spawn(attempt.run().in_current_span());
-        self.enlist(Some(number), range, position, abort)
+        self.enlist(Active::new(Some(number), range, track, abort))
     }
 
-    fn enlist(
-        &mut self,
-        lane: Option<usize>,
-        range: Range<u64>,
-        position: Arc<AtomicU64>,
-        abort: AbortHandle,
-    ) -> Id {
-        let id = abort.id();
-        let active = Active {
-            lane,
-            told: range.start,
-            range,
-            position,
-            began: Instant::now(),
-            moved: Instant::now(),
-            rival: None,
-            abort,
-        };
+    fn enlist(&mut self, active: Active) -> Id {
+        let id = active.id();
         self.active.insert(id, active);
         id
     }
@@ -287,13 +227,9 @@ impl Transfer {
     /// Tells the lanes what has come.
     fn count(&mut self) {
         for active in self.active.values_mut() {
-            let position = active.position();
-            if let Some(lane) = active.lane
-                && position > active.told
-            {
-                self.lanes[lane].came(position - active.told);
-                active.told = position;
-                active.moved = Instant::now();
+            let came = active.new_bytes();
+            if let Some(lane) = active.lane {
+                self.lanes[lane].came(came);
             }
         }
     }
@@ -304,24 +240,11 @@ impl Transfer {
             let is_busy = lane.is_busy() && !self.queue.is_empty();
             lane.limit.look(is_busy, Instant::now());
         }
-        if self.queue.is_empty()
-            && let Some(slow) = self.straggler()
-        {
+        let mut slow = self.active.values();
+        let slow = slow.find(|active| active.is_straggler(self.usual));
+        if let Some(slow) = slow.map(Active::id).filter(|_| self.queue.is_empty()) {
             self.rival(slow);
         }
-    }
-
-    /// A request that is much slower than others were, or stands still, and has no rival.
-    fn straggler(&self) -> Option<Id> {
-        let is_slow = |active: &Active| {
-            let is_young = active.began.elapsed() < PATIENCE;
-            let stands_still = active.moved.elapsed() > PATIENCE * 2;
-            !is_young && (active.rate() * SLOW < self.usual || stands_still)
-        };
-        let mut slow = self.active.iter().filter(|(_, active)| {
-            active.lane.is_some() && active.rival.is_none() && is_slow(active)
-        });
-        slow.next().map(|(id, _)| *id)
     }
 
     /// Asks for the rest of it once more, elsewhere if there is an elsewhere. The bytes of
@@ -413,7 +336,7 @@ impl Transfer {
             return other.map(|other| other.rival = None).is_some();
         }
         if let Some(loser) = self.active.remove(&rival) {
-            loser.abort.abort();
+            loser.abort();
             if let Some(lane) = loser.lane {
                 self.lanes[lane].busy -= 1;
             }

@@ -6,7 +6,7 @@ import struct
 
 import harness
 
-TEXT, ARRAY, UINT32 = 8, 9, 4
+TEXT, ARRAY, UINT32, FLOAT32 = 8, 9, 4, 6
 TOKENS = 128_000
 TENSORS = 64
 COLUMNS = 4096
@@ -44,7 +44,15 @@ def version(template):
     pairs = [
         ("general.architecture", TEXT, harness.gguf_string("llama")),
         ("general.alignment", UINT32, struct.pack("<I", 32)),
-        ("tokenizer.ggml.tokens", ARRAY, tokens()),
+        ("llama.block_count", UINT32, struct.pack("<I", TENSORS)),
+        ("llama.context_length", UINT32, struct.pack("<I", 4096)),
+        ("llama.embedding_length", UINT32, struct.pack("<I", COLUMNS)),
+        ("llama.feed_forward_length", UINT32, struct.pack("<I", COLUMNS)),
+        ("llama.attention.head_count", UINT32, struct.pack("<I", 32)),
+        ("llama.attention.layer_norm_rms_epsilon", FLOAT32, struct.pack("<f", 1e-5)),
+        ("tokenizer.ggml.model", TEXT, harness.gguf_string("gpt2")),
+        ("tokenizer.ggml.tokens", ARRAY, strings(f"token-{n:x}" for n in range(TOKENS))),
+        ("tokenizer.ggml.merges", ARRAY, strings(f"{n:x} {n + 1:x}" for n in range(TOKENS))),
         ("tokenizer.chat_template", TEXT, harness.gguf_string(template)),
     ]
     header = b"GGUF" + struct.pack("<IQQ", 3, TENSORS, len(pairs))
@@ -64,9 +72,9 @@ def version(template):
     return path
 
 
-def tokens():
-    words = (f"token-{number * 7919 % 1_000_003:x}" for number in range(TOKENS))
-    return struct.pack("<IQ", TEXT, TOKENS) + b"".join(map(harness.gguf_string, words))
+def strings(texts):
+    texts = list(texts)
+    return struct.pack("<IQ", TEXT, len(texts)) + b"".join(map(harness.gguf_string, texts))
 
 
 def wait_for_maps(registry):

@@ -212,20 +212,17 @@ impl PartFile {
             .map_err(fault("write"))
     }
 
-    /// Fills a range with bytes of another file from `from` on. Whole blocks that lie alike in both
-    /// are shared where the file system can.
+    /// Fills a range with bytes of another file from `from` on, which lie alike in blocks: whole
+    /// blocks are shared.
     fn copy_from(&self, source: &File, from: u64, range: Range<u64>) -> io::Result<()> {
+        let first_block = range.start.next_multiple_of(BLOCK_BYTES).min(range.end);
+        let blocks_end = (range.end - range.end % BLOCK_BYTES).max(first_block);
         let mut at = range.start;
-        let lies_alike = from % BLOCK_BYTES == range.start % BLOCK_BYTES;
-        if lies_alike {
-            let first_block = range.start.next_multiple_of(BLOCK_BYTES).min(range.end);
-            let blocks_end = (range.end - range.end % BLOCK_BYTES).max(first_block);
-            for end in [first_block, blocks_end] {
-                copy_range(source, from + (at - range.start), &self.file, at..end)?;
-                at = end;
-            }
+        for end in [first_block, blocks_end, range.end] {
+            copy_range(source, from + (at - range.start), &self.file, at..end)?;
+            at = end;
         }
-        copy_range(source, from + (at - range.start), &self.file, at..range.end)
+        Ok(())
     }
 
     fn mark(&self, chunk: usize, state: ChunkState) -> Result<(), Fault> {
@@ -241,6 +238,18 @@ impl PartFile {
     fn sync_map(&self) -> Result<(), Fault> {
         self.record.sync().map_err(fault("sync the map of"))
     }
+}
+
+/// Whether the file system of a file lets files share blocks.
+fn shares_blocks(file: &File) -> bool {
+    const XFS: i128 = 0x5846_5342;
+    const BTRFS: i128 = 0x9123_683E;
+    rustix::fs::fstatfs(file).is_ok_and(|stat| [XFS, BTRFS].contains(&i128::from(stat.f_type)))
+}
+
+/// Whether bytes at these places of two files lie alike in blocks.
+fn lies_alike(one: u64, other: u64) -> bool {
+    one % BLOCK_BYTES == other % BLOCK_BYTES
 }
 
 /// Copies within the kernel, or through this process where the file system cannot.

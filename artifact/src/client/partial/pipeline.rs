@@ -19,6 +19,7 @@ mod writer;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -27,12 +28,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::chunk_map::ChunkMap;
-use crate::client::partial::{ChunkState, Fault, PartFile};
+use crate::client::partial::{ChunkState, Fault, PartFile, lies_alike, shares_blocks};
 use crate::digest::Digest;
 use writer::Message;
 
 /// Pieces that may wait for the writer, each at most what one read of a socket gives.
 const QUEUE_PIECES: usize = 16;
+/// Bytes that are read of another file at a time.
+const COPY_BYTES: usize = 512 * 1024;
 
 /// Why a pipeline gives no digest.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Hands over bytes of the blob; waits while the writer is behind.
+    /// Hands over bytes of the blob that came over the network; waits while the writer is behind.
     ///
     /// # Errors
     /// [`Error::Stopped`] when the writer has ended; [`Pipeline::abandon`] says why.
@@ -91,18 +94,49 @@ impl Sink {
         self.send(Message::Piece(offset, bytes)).await
     }
 
-    /// Has a whole chunk copied out of another file, from byte `from` of it. What cannot be read
-    /// there, or has another hash, is as good as not copied: [`Sink::settle`] tells.
+    /// Brings a whole chunk, the bytes `range` of the blob, out of another file, from byte `from`
+    /// of it. What cannot be read there, or has another hash, is as good as not brought:
+    /// [`Sink::settle`] tells.
     ///
     /// # Errors
     /// As [`Sink::put`].
-    pub async fn copy(&self, chunk: usize, source: Arc<File>, from: u64) -> Result<(), Error> {
-        self.send(Message::Copy {
-            chunk,
-            source,
-            from,
-        })
-        .await
+    pub async fn copy(
+        &self,
+        chunk: usize,
+        range: Range<u64>,
+        source: Arc<File>,
+        from: u64,
+    ) -> Result<(), Error> {
+        if shares_blocks(&source) && lies_alike(from, range.start) {
+            let message = Message::Copy {
+                chunk,
+                source,
+                from,
+            };
+            return self.send(message).await;
+        }
+        // Read here, beside the writer, who has enough to do.
+        let mut at = range.start;
+        while at < range.end {
+            let length = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+            let (file, place) = (Arc::clone(&source), from + (at - range.start));
+            let read = tokio::task::spawn_blocking(move || {
+                let mut bytes = vec![0; length.min(COPY_BYTES)];
+                file.read_exact_at(&mut bytes, place).map(|()| bytes)
+            });
+            let bytes = match read.await {
+                Ok(Ok(bytes)) => bytes,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, chunk, "a chunk could not be read on this node");
+                    return Ok(());
+                }
+                Err(_) => return Err(Error::Stopped),
+            };
+            let next = at + bytes.len() as u64;
+            self.send(Message::Piece(at, bytes.into())).await?;
+            at = next;
+        }
+        Ok(())
     }
 
     /// Waits until all that was put before is written, and tells what has become of `range`.

@@ -113,10 +113,9 @@ impl Transfer {
             .sum();
         let work = async move {
             let ranges: Vec<_> = chunks.iter().map(|(_, range)| range.clone()).collect();
-            for (local, _) in chunks {
-                sink.copy(local.chunk, local.source, local.from)
-                    .await
-                    .ok()?;
+            for (local, range) in chunks {
+                let copied = sink.copy(local.chunk, range, local.source, local.from);
+                copied.await.ok()?;
             }
             let mut all = Settled::default();
             for range in ranges {

@@ -114,6 +114,11 @@ impl Lane {
         let is_new = self.failed_at.is_none_or(|failed| began >= failed);
         if was_worth_it {
             self.failures = 0;
+            if error.is_retryable() && error.retry_after().is_none() {
+                // A connection that broke after a while says nothing of the host.
+                self.last_error = Some(error);
+                return;
+            }
         }
         if is_new {
             self.failures += 1;
